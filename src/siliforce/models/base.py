@@ -1,0 +1,97 @@
+"""The contract of a model: a pure function of the graph.
+
+A model knows nothing of atomic numbers, reference energies, scaling, derivatives, stress, units
+or graph building; `siliforce.potential` adds those, once for all architectures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from siliforce.graph import Graph, Topology
+from siliforce.nn.species_table import SpeciesTable
+
+
+class ModelConfig(BaseModel):
+    """Hyper-parameters of an architecture; closed, immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cutoff: float = Field(6.0, gt=0, description="Å")
+
+
+class RawOutput(NamedTuple):
+    """What a model says, normalised: the potential scales and shifts it.
+
+    Attributes:
+        atom_energy: (n_atoms,).
+        atom_force: (n_atoms, 3) for direct models, else None.
+    """
+
+    atom_energy: Tensor
+    atom_force: Tensor | None = None
+
+
+class Model(nn.Module):
+    """Base of the ten architectures.
+
+    Attributes:
+        name: as on the command line.
+        title: as in the paper.
+        reference: where the architecture was published.
+        force_mode: `gradient` models get forces and stress from the energy; `direct` ones
+            predict forces and have no stress.
+        needs: topology beyond the edges.
+        Config: the hyper-parameters' class.
+        presets: `tiny` for tests, `small` for a laptop, `paper` as published.
+        training_presets: per preset, training options (`lr`, `weight_decay`, `batch_size`,
+            `ema`, `clip`, `amsgrad` ...) that this architecture wants in place of the trainer's
+            own defaults.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reference: ClassVar[str]
+    force_mode: ClassVar[Literal["gradient", "direct"]] = "gradient"
+    needs: ClassVar[Topology] = Topology()
+    Config: ClassVar[type[ModelConfig]]
+    presets: ClassVar[Mapping[str, ModelConfig]]
+    training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    mean_neighbors: Tensor
+
+    def __init__(self, config: ModelConfig, n_species: int, mean_neighbors: float = 1.0) -> None:
+        """Build with random weights.
+
+        Args:
+            config: an instance of `Config`.
+            n_species: rows of the species tables.
+            mean_neighbors: of the training set, the normalisation of sums over neighbours. Kept
+                in the model; never changed by transfer.
+        """
+        super().__init__()
+        self.config = config
+        self.n_species = n_species
+        self.register_buffer("mean_neighbors", torch.tensor(float(mean_neighbors)))
+
+    def forward(self, graph: Graph) -> RawOutput:
+        """Normalised energies (and forces) of the atoms."""
+        raise NotImplementedError
+
+    def fit_constants(self, graphs: Iterable[Graph]) -> None:
+        """Set constants that depend on data before training (whitening, scale factors).
+
+        Called once with graphs of the training set, species filled in. Most models have none.
+        """
+
+    def extend_species(self, sources: Sequence[int]) -> None:
+        """Learn new species, each starting as a copy of the row `sources` names."""
+        for module in self.modules():
+            if isinstance(module, SpeciesTable):
+                module.extend(sources)
+        self.n_species += len(sources)
