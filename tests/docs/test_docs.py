@@ -1,0 +1,44 @@
+"""Runs every python and bash block of the README and the docs, page by page, in order."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return [(m[1], m[2]) for m in BLOCK.finditer(page.read_text())]
+
+
+RUNNABLE = [page for page in PAGES if blocks(page)]
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_blocks_run(page: Path, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "SILIFORCE_CACHE": str(tmp_path / ".cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    for number, (language, code) in enumerate(blocks(page), start=1):
+        command = [sys.executable, "-c", code] if language == "python" else ["bash", "-ec", code]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
+        )
+        assert done.returncode == 0, (
+            f"{page.name}, block {number} ({language}) failed:\n{code}\n{done.stdout}\n{done.stderr}"
+        )
+
+
+def test_there_are_blocks_to_run() -> None:
+    assert ROOT / "README.md" in RUNNABLE
