@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,8 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siliforce.graph.neighbors import NeighborList, completed_cell, neighbor_list
-from siliforce.graph.topology import Topology, reverse_edges, triplets
+from siliforce.graph.neighbors import NeighborList, neighbor_list
+from siliforce.graph.topology import (
+    Topology,
+    closed,
+    nearest,
+    reverse_edges,
+    triplets,
+    undirected_pairs,
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class Graph:
         edge_vectors: r_neighbor - r_center + shift @ cell, (n_edges, 3), Å, the model's dtype.
         triplets: pairs of edges with one center, (2, n_triplets), or None.
         reverse_edges: (n_edges,), or None.
+        pair_edges: one edge of each undirected pair, (n_pairs,), or None.
+        edge_pairs: undirected pair of each edge, (n_edges,), or None.
     """
 
     numbers: Tensor
@@ -86,6 +95,8 @@ class Graph:
     edge_vectors: Tensor
     triplets: Tensor | None = None
     reverse_edges: Tensor | None = None
+    pair_edges: Tensor | None = None
+    edge_pairs: Tensor | None = None
 
     @property
     def n_atoms(self) -> int:
@@ -152,36 +163,82 @@ def collate(
     """
     sizes = np.array([s.n_atoms for s in systems])
     offsets = np.cumsum(sizes) - sizes
-    pairs = [s.edges for s in systems]
+    edges = [s.edges for s in systems]
+
+    def joined(arrays: Iterable[np.ndarray], kind: type) -> Tensor:
+        return torch.from_numpy(np.concatenate(list(arrays)).astype(kind))
+
+    return assemble(
+        numbers=joined((s.numbers for s in systems), np.int64),
+        positions=joined((s.positions for s in systems), np.float64),
+        sizes=torch.from_numpy(sizes),
+        cell=torch.from_numpy(np.stack([s.cell for s in systems]).astype(np.float64)),
+        pbc=torch.from_numpy(np.stack([s.pbc for s in systems])),
+        center=joined((e.center + o for e, o in zip(edges, offsets, strict=True)), np.int64),
+        neighbor=joined((e.neighbor + o for e, o in zip(edges, offsets, strict=True)), np.int64),
+        cell_shifts=joined((e.cell_shifts for e in edges), np.float64),
+        topology=topology,
+        dtype=dtype,
+    )
+
+
+def assemble(
+    *,
+    numbers: Tensor,
+    positions: Tensor,
+    sizes: Tensor,
+    cell: Tensor,
+    pbc: Tensor,
+    center: Tensor,
+    neighbor: Tensor,
+    cell_shifts: Tensor,
+    topology: Topology,
+    dtype: torch.dtype = torch.float32,
+) -> Graph:
+    """A graph from arrays that are already concatenated: the one place that makes topology.
+
+    Args:
+        numbers, positions: of all atoms; float64 positions.
+        sizes: atoms of each system, (n_systems,).
+        cell, pbc: (n_systems, 3, 3) and (n_systems, 3).
+        center, neighbor: counted through the batch, sorted by (center, neighbor, shift).
+        cell_shifts: (n_edges, 3), float64.
+        topology: what the model needs.
+        dtype: of the edge vectors.
+    """
+    n_atoms = numbers.shape[0]
+    system_index = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+    vectors = _edge_vectors(positions, cell, center, neighbor, cell_shifts, system_index)
+    reach = torch.linalg.vector_norm(vectors, dim=1).max() if len(vectors) else torch.zeros(())
     if topology.max_neighbors is not None:
-        pairs = [_nearest(s, topology.max_neighbors) for s in systems]
-    center = np.concatenate([p.center + o for p, o in zip(pairs, offsets, strict=True)])
-    neighbor = np.concatenate([p.neighbor + o for p, o in zip(pairs, offsets, strict=True)])
-    n_atoms = int(sizes.sum())
-    ptr = np.zeros(n_atoms + 1, dtype=np.int64)
-    np.cumsum(np.bincount(center, minlength=n_atoms), out=ptr[1:])
-    t = torch.from_numpy
-    numbers = t(np.concatenate([s.numbers for s in systems]).astype(np.int64))
-    positions = t(np.concatenate([s.positions for s in systems]).astype(np.float64))
-    cell = t(np.stack([s.cell for s in systems]).astype(np.float64))
-    shifts = t(np.concatenate([p.cell_shifts for p in pairs]).astype(np.float64))
-    system_index = t(np.repeat(np.arange(len(systems)), sizes))
-    c, n, edge_ptr = t(center), t(neighbor), t(ptr)
-    ordered = topology.triplets == "ordered"
+        keep = nearest(center, vectors, topology.max_neighbors)
+        center, neighbor, cell_shifts = center[keep], neighbor[keep], cell_shifts[keep]
+        vectors = vectors[keep]
+    edge_ptr = torch.zeros(n_atoms + 1, dtype=torch.int64)
+    torch.cumsum(torch.bincount(center, minlength=n_atoms), 0, out=edge_ptr[1:])
+    pairs = (
+        triplets(edge_ptr, center, topology.triplets == "ordered") if topology.triplets else None
+    )
+    if pairs is not None and topology.closed_triplets:
+        pairs = pairs[:, closed(pairs, vectors, reach)]
+    by_image = (center, neighbor, cell_shifts, n_atoms)
+    pair_edges, edge_pairs = undirected_pairs(*by_image) if topology.pairs else (None, None)
     return Graph(
         numbers=numbers,
         species=torch.zeros_like(numbers),
         positions=positions,
         system_index=system_index,
         cell=cell,
-        pbc=t(np.stack([s.pbc for s in systems])),
-        center=c,
-        neighbor=n,
+        pbc=pbc,
+        center=center,
+        neighbor=neighbor,
         edge_ptr=edge_ptr,
-        cell_shifts=shifts,
-        edge_vectors=_edge_vectors(positions, cell, c, n, shifts, system_index).to(dtype),
-        triplets=triplets(edge_ptr, c, ordered) if topology.triplets else None,
-        reverse_edges=reverse_edges(c, n, shifts, n_atoms) if topology.reverse_edges else None,
+        cell_shifts=cell_shifts,
+        edge_vectors=vectors.to(dtype),
+        triplets=pairs,
+        reverse_edges=reverse_edges(*by_image) if topology.reverse_edges else None,
+        pair_edges=pair_edges,
+        edge_pairs=edge_pairs,
     )
 
 
@@ -195,17 +252,3 @@ def _edge_vectors(
 ) -> Tensor:
     translation = torch.einsum("es,esx->ex", cell_shifts, cell[system_index[center]])
     return positions[neighbor] - positions[center] + translation
-
-
-def _nearest(system: System, max_neighbors: int) -> NeighborList:
-    """The `max_neighbors` nearest neighbours of every atom (the 2023 benchmark's graph)."""
-    edges = system.edges
-    cell = completed_cell(system.cell, system.pbc)
-    vectors = system.positions[edges.neighbor] - system.positions[edges.center]
-    lengths = np.linalg.norm(vectors + edges.cell_shifts @ cell, axis=1)
-    order = np.lexsort((lengths, edges.center))
-    first = np.searchsorted(edges.center, edges.center)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order)) - first[order]
-    keep = rank < max_neighbors
-    return NeighborList(edges.center[keep], edges.neighbor[keep], edges.cell_shifts[keep])
