@@ -207,14 +207,14 @@ def assemble(
         dtype: of the edge vectors.
     """
     n_atoms = numbers.shape[0]
-    system_index = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+    system_index = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
     vectors = _edge_vectors(positions, cell, center, neighbor, cell_shifts, system_index)
     reach = torch.linalg.vector_norm(vectors, dim=1).max() if len(vectors) else torch.zeros(())
     if topology.max_neighbors is not None:
         keep = nearest(center, vectors, topology.max_neighbors)
         center, neighbor, cell_shifts = center[keep], neighbor[keep], cell_shifts[keep]
         vectors = vectors[keep]
-    edge_ptr = torch.zeros(n_atoms + 1, dtype=torch.int64)
+    edge_ptr = torch.zeros(n_atoms + 1, dtype=torch.int64, device=center.device)
     torch.cumsum(torch.bincount(center, minlength=n_atoms), 0, out=edge_ptr[1:])
     pairs = (
         triplets(edge_ptr, center, topology.triplets == "ordered") if topology.triplets else None

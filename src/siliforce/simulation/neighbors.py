@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from ase import Atoms
-from torch import Tensor
 
 from siliforce.errors import DataError
-from siliforce.graph import Graph, System, Topology, collate
+from siliforce.graph import Graph, System, Topology, assemble, collate
 from siliforce.graph.neighbors import MIN_DISTANCE
-from siliforce.graph.topology import reverse_edges, triplets
 
 
 class SkinList:
@@ -75,34 +73,15 @@ class SkinList:
 def narrowed(graph: Graph, cutoff: float, needs: Topology, dtype: torch.dtype) -> Graph:
     """The graph with the pairs within `cutoff` only, and the topology that a model needs."""
     keep = graph.edge_lengths < cutoff
-    if needs.max_neighbors is not None:
-        keep &= _rank_in_center(graph, keep) < needs.max_neighbors
-    center, neighbor = graph.center[keep], graph.neighbor[keep]
-    shifts = graph.cell_shifts[keep]
-    counts = torch.bincount(center, minlength=graph.n_atoms)
-    edge_ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return graph.replace(
-        center=center,
-        neighbor=neighbor,
-        cell_shifts=shifts,
-        edge_ptr=edge_ptr,
-        edge_vectors=graph.edge_vectors[keep].to(dtype),
-        triplets=triplets(edge_ptr, center, needs.triplets == "ordered")
-        if needs.triplets
-        else None,
-        reverse_edges=reverse_edges(center, neighbor, shifts, graph.n_atoms)
-        if needs.reverse_edges
-        else None,
+    return assemble(
+        numbers=graph.numbers,
+        positions=graph.positions,
+        sizes=torch.bincount(graph.system_index, minlength=graph.n_systems),
+        cell=graph.cell,
+        pbc=graph.pbc,
+        center=graph.center[keep],
+        neighbor=graph.neighbor[keep],
+        cell_shifts=graph.cell_shifts[keep],
+        topology=needs,
+        dtype=dtype,
     )
-
-
-def _rank_in_center(graph: Graph, keep: Tensor) -> Tensor:
-    """Position of each edge among those of its center, nearest first; dropped edges come last."""
-    lengths = graph.edge_lengths.masked_fill(~keep, torch.inf)
-    order = torch.argsort(lengths, stable=True)
-    order = order[torch.argsort(graph.center[order], stable=True)]
-    rank = torch.empty_like(order)
-    rank[order] = (
-        torch.arange(len(order), device=order.device) - graph.edge_ptr[graph.center[order]]
-    )
-    return rank

@@ -23,7 +23,9 @@ from tests.toys import TOYS, DirectMorse, toy_potential
 
 def rattled(seed: int = 0) -> Atoms:
     atoms = bulk("Cu", "fcc", a=3.7).repeat((2, 2, 1))
-    atoms.set_cell(atoms.cell.array + [[0, 0, 0], [0.2, 0, 0], [0, 0.3, 0.1]], scale_atoms=True)
+    atoms.set_cell(
+        atoms.cell.array + np.array([[0, 0, 0], [0.2, 0, 0], [0, 0.3, 0.1]]), scale_atoms=True
+    )
     atoms.rattle(0.1, seed=seed)
     return atoms
 
@@ -72,7 +74,12 @@ def test_change_of_cell_or_elements_searches_again():
 
 @pytest.mark.parametrize(
     "needs",
-    [Topology(), Topology(triplets="ordered", reverse_edges=True), Topology(max_neighbors=7)],
+    [
+        Topology(),
+        Topology(triplets="ordered", reverse_edges=True),
+        Topology(triplets="unordered", closed_triplets=True, pairs=True),
+        Topology(max_neighbors=7),
+    ],
 )
 def test_narrowed_graph_is_the_graph_that_collate_builds(needs):
     atoms = rattled()
@@ -83,7 +90,7 @@ def test_narrowed_graph_is_the_graph_that_collate_builds(needs):
     assert wide.n_edges > expected.n_edges
     for name in ("center", "neighbor", "cell_shifts", "edge_ptr", "edge_vectors"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name))
-    for name in ("triplets", "reverse_edges"):
+    for name in ("triplets", "reverse_edges", "pair_edges", "edge_pairs"):
         one, other = getattr(found, name), getattr(expected, name)
         assert (one is None) == (other is None)
         assert one is None or torch.equal(one, other)
