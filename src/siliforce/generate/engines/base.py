@@ -1,0 +1,178 @@
+"""What every engine is: settings that name their level of theory, and `label(atoms) -> Labels`."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from pydantic import BaseModel, ConfigDict, Field
+
+from siliforce.errors import ConfigError
+from siliforce.jobs import JobFailed
+
+LOG_TAIL_BYTES = 3000
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What one calculation yields: energy [eV], forces (n_atoms, 3) [eV/Å], stress (6,) [eV/Å³].
+
+    Attributes:
+        stress: Voigt order, positive under tension; None where the engine was not asked.
+        version: of the engine that computed it.
+        details: further facts worth keeping with the frame (magnetisation, SCF cycles).
+    """
+
+    energy: float
+    forces: np.ndarray
+    stress: np.ndarray | None
+    version: str
+    details: dict[str, Any]
+
+
+class Engine(BaseModel, ABC):
+    """Settings of one engine. Two frames with equal settings are at the same level of theory.
+
+    Attributes:
+        convergence: measured error of forces from each approximation [eV/Å, RMS], by name.
+        max_cpu_hours: limit for one frame, counted in CPU time, so that a pause costs nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engine: str
+    stress: bool = True
+    max_cpu_hours: float = Field(default=6.0, gt=0)
+    convergence: dict[str, float] = Field(default_factory=dict)
+
+    @abstractmethod
+    def check(self, elements: set[str]) -> None:
+        """Say what is missing on this machine before anything runs.
+
+        Raises:
+            ConfigError: program, package or pseudopotential missing.
+        """
+
+    @abstractmethod
+    def level(self, atoms: Atoms) -> str:
+        """One line naming everything that changes the numbers for this frame."""
+
+    @abstractmethod
+    def label(self, atoms: Atoms, workdir: Path, safer: bool) -> Labels:
+        """Compute one frame.
+
+        Args:
+            workdir: empty folder for the engine's files.
+            safer: second try: slower but steadier, at the same level of theory.
+
+        Raises:
+            JobFailed: this frame could not be computed; says why.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that change the numbers, for the content hash."""
+        return self.model_dump(mode="json", exclude={"max_cpu_hours", "convergence", "command"})
+
+
+def gate(labels: Labels, atoms: Atoms, max_force: float = 100.0) -> Labels:
+    """Refuse labels that cannot be right.
+
+    Raises:
+        JobFailed: a number is missing, not finite, or a force is absurd.
+    """
+    if labels.forces.shape != (len(atoms), 3):
+        raise JobFailed(f"{labels.forces.shape[0]} forces for {len(atoms)} atoms")
+    finite = math.isfinite(labels.energy) and np.isfinite(labels.forces).all()
+    if labels.stress is not None:
+        finite = finite and bool(np.isfinite(labels.stress).all())
+    if not finite:
+        raise JobFailed("energy, forces or stress are not finite")
+    largest = float(np.linalg.norm(labels.forces, axis=1).max())
+    if largest > max_force:
+        raise JobFailed(f"largest force {largest:.0f} eV/Å is above {max_force:.0f} eV/Å")
+    return labels
+
+
+def find_program(command: str) -> str:
+    """Full path of a program.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    path = shutil.which(command.split()[0])
+    if path is None:
+        raise ConfigError(f"program '{command.split()[0]}' is not on the PATH; install it")
+    return path
+
+
+def _child_setup(cpu_seconds: int, parent: int) -> Callable[[], None]:
+    """Code run in the child before the engine: die with the runner, stop at the CPU limit."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def setup() -> None:
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # the runner died before the line above
+                os._exit(1)
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 30))
+
+    return setup
+
+
+def run_program(
+    command: list[str], workdir: Path, output: str, cpu_hours: float
+) -> tuple[str, int]:
+    """Run an engine in its folder; it dies with the runner and at its CPU limit.
+
+    Returns:
+        What it printed, and its exit code.
+
+    Raises:
+        JobFailed: it was killed (by a signal or by the CPU limit).
+    """
+    env = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    path = workdir / output
+    with path.open("wb") as stream:
+        code = subprocess.Popen(
+            command,
+            cwd=workdir,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=env,
+            preexec_fn=_child_setup(int(cpu_hours * 3600), os.getpid()),
+        ).wait()
+    text = path.read_text(errors="replace")
+    if code == -signal.SIGXCPU:
+        raise JobFailed(f"more than {cpu_hours} CPU hours", log=text[-LOG_TAIL_BYTES:])
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise JobFailed(f"{command[0]} was killed by {name}", log=text[-LOG_TAIL_BYTES:])
+    return text, code
+
+
+def find_file(name: str, folders: list[str], hint: str) -> Path:
+    """First of `folders` that holds `name`.
+
+    Raises:
+        ConfigError: none does.
+    """
+    for folder in folders:
+        path = (Path(folder).expanduser() / name).resolve()
+        if path.is_file():
+            return path
+    raise ConfigError(f"'{name}' is in none of {', '.join(folders)}; {hint}")
