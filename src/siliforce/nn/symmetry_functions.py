@@ -1,0 +1,125 @@
+"""Atom-centred symmetry functions: fixed descriptors of an atom's surroundings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from siliforce.graph import Graph
+from siliforce.nn.cutoff import cosine_cutoff
+from siliforce.nn.scatter import gather_neighbors
+
+
+class SymmetryFunctions(nn.Module):
+    """Radial (G2) and angular (G4) symmetry functions, resolved by the neighbours' elements.
+
+    `G2 = Σ_j exp(-η (r_ij - r_s)²) f_c(r_ij)` for every element of j, and
+    `G4 = 2^(1-ζ) Σ_{j<k} (1 + λ cos θ)^ζ exp(-η (r_ij² + r_ik² + r_jk²)) f_c f_c f_c` for every
+    unordered pair of elements of j and k, each triplet counted once; f_c is the cosine cutoff.
+
+    Reference:
+        Behler, J. Chem. Phys. 134, 074106 (2011), eqs. 6 and 8.
+    """
+
+    def __init__(
+        self,
+        cutoff: float,
+        radial: Sequence[tuple[float, float]],
+        angular_eta: Sequence[float],
+        zeta: Sequence[int],
+    ) -> None:
+        """Choose the parameters.
+
+        Args:
+            cutoff: Å.
+            radial: η [1/Å²] and r_s [Å] of each G2.
+            angular_eta: η of G4, 1/Å²; every combination with ζ and λ = +1, -1 is taken.
+            zeta: positive integers.
+        """
+        super().__init__()
+        self.cutoff = cutoff
+        self.radial = tuple(radial)
+        self.angular_eta = tuple(angular_eta)
+        self.zeta = tuple(zeta)
+
+    @property
+    def n_radial(self) -> int:
+        """G2 per element."""
+        return len(self.radial)
+
+    @property
+    def n_angular(self) -> int:
+        """G4 per pair of elements; λ varies slowest, then η, then ζ."""
+        return 2 * len(self.angular_eta) * len(self.zeta)
+
+    def forward(self, graph: Graph, n_species: int) -> tuple[Tensor, Tensor]:
+        """Descriptors of every atom.
+
+        Args:
+            graph: with (closed) unordered triplets.
+            n_species: elements to resolve.
+
+        Returns:
+            G2, (n_atoms, n_species, n_radial), and G4, (n_atoms, n_species (n_species + 1) / 2,
+            n_angular). The pair of elements a <= b stands at `b (b + 1) / 2 + a`, so that the
+            pairs of the first species come first whatever is added later.
+        """
+        n_atoms = graph.species.shape[0]
+        lengths = graph.edge_lengths
+        envelope = cosine_cutoff(lengths, self.cutoff)
+        elements = gather_neighbors(graph.species, graph)
+        slot = graph.center * n_species + elements
+        g2 = lengths.new_zeros(n_atoms * n_species, self.n_radial)
+        g2 = g2.index_add(0, slot, self._radial(lengths) * envelope[:, None])
+        n_pairs = n_species * (n_species + 1) // 2
+        values, slot = self._angular(graph, lengths, envelope, elements, n_pairs)
+        g4 = lengths.new_zeros(n_atoms * n_pairs, self.n_angular).index_add(0, slot, values)
+        return (
+            g2.reshape(n_atoms, n_species, self.n_radial),
+            g4.reshape(n_atoms, n_pairs, self.n_angular),
+        )
+
+    def _radial(self, lengths: Tensor) -> Tensor:
+        eta, shift = lengths.new_tensor(self.radial).reshape(-1, 2).unbind(1)
+        return torch.exp(-eta * (lengths[:, None] - shift).square())
+
+    def _angular(
+        self, graph: Graph, lengths: Tensor, envelope: Tensor, elements: Tensor, n_pairs: int
+    ) -> tuple[Tensor, Tensor]:
+        """Terms of every triplet, (n_triplets, n_angular), and where they are summed."""
+        assert graph.triplets is not None
+        j, k = graph.triplets
+        square = lengths.square()
+        dot = (graph.edge_vectors.index_select(0, j) * graph.edge_vectors.index_select(0, k)).sum(1)
+        two_sides = square.index_select(0, j) + square.index_select(0, k)
+        third = two_sides - 2 * dot
+        cosine = dot / (lengths.index_select(0, j) * lengths.index_select(0, k))
+        cut = envelope.index_select(0, j) * envelope.index_select(0, k)
+        cut = cut * cosine_cutoff(third.sqrt(), self.cutoff)
+        eta = lengths.new_tensor(self.angular_eta)
+        radial = torch.exp(-eta * (two_sides + third)[:, None]) * cut[:, None]
+        # 2^(1-ζ) (1 ± cos θ)^ζ = 2 ((1 ± cos θ) / 2)^ζ
+        base = torch.stack([0.5 + 0.5 * cosine, 0.5 - 0.5 * cosine], dim=1)
+        angular = 2 * torch.stack(integer_powers(base, self.zeta), dim=2)
+        values = radial[:, None, :, None] * angular[:, :, None, :]
+        first, second = elements.index_select(0, j), elements.index_select(0, k)
+        low, high = torch.minimum(first, second), torch.maximum(first, second)
+        slot = graph.center.index_select(0, j) * n_pairs + high * (high + 1) // 2 + low
+        return values.reshape(-1, self.n_angular), slot
+
+
+def integer_powers(base: Tensor, exponents: Sequence[int]) -> list[Tensor]:
+    """`base` to each of the positive exponents, by repeated squaring."""
+    squares = [base]
+    while 2 ** len(squares) <= max(exponents):
+        squares.append(squares[-1].square())
+    powers = []
+    for exponent in exponents:
+        factors = [s for bit, s in enumerate(squares) if exponent >> bit & 1]
+        power = factors[0]
+        for factor in factors[1:]:
+            power = power * factor
+        powers.append(power)
+    return powers
