@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ase.data import covalent_radii
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
@@ -25,6 +26,7 @@ from siliforce.nn.species_table import SpeciesTable
 from siliforce.species import Species
 
 FORMAT_VERSION = 1
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -147,32 +149,50 @@ class Potential(nn.Module):
         Raises:
             DataError: an element the potential does not know.
             ConfigError: stress of a direct model.
+
+        A direct model's forces have those of the repulsion added to them.
         """
         if stress and not self.has_stress:
             raise ConfigError(
                 f"{self.model.title} predicts forces directly and has no stress; "
                 "switch stress off, or choose a gradient model"
             )
-        graph = graph.replace(species=self._lookup[graph.numbers])
-        derive = stress or (forces and self.has_stress)
+        graph = self.with_species(graph)
+        derive = stress or (forces and (self.has_stress or self.repulsion is not None))
         with torch.set_grad_enabled(derive or torch.is_grad_enabled()):
             if derive:
                 leaf = graph.edge_vectors.detach().requires_grad_()
                 graph = graph.replace(edge_vectors=leaf)
-            atom_energies, raw_forces = self.atom_energies(graph)
+            atom_energies, out_forces, conservative = self._evaluate(graph)
             per_system = atom_energies.new_zeros(graph.n_systems)
             energy = per_system.index_add(0, graph.system_index, atom_energies)
-            if not derive:
-                return Prediction(energy, atom_energies, raw_forces if forces else None)
-            gradient = edge_gradient(energy, graph.edge_vectors, create_graph)
-            out_forces = forces_from_edges(gradient, graph) if self.has_stress else raw_forces
-            out_stress = stress_from_edges(gradient, graph) if stress else None
-        if not create_graph:
+            out_stress = None
+            if derive:
+                gradient = edge_gradient(conservative, graph.edge_vectors, create_graph)
+                derived = forces_from_edges(gradient, graph)
+                out_forces = derived if out_forces is None else out_forces + derived
+                out_stress = stress_from_edges(gradient, graph) if stress else None
+        if derive and not create_graph:
             energy, atom_energies = energy.detach(), atom_energies.detach()
+            out_forces = None if out_forces is None else out_forces.detach()
         return Prediction(energy, atom_energies, out_forces if forces else None, out_stress)
 
-    def atom_energies(self, graph: Graph) -> tuple[Tensor, Tensor | None]:
-        """Energies of the atoms, eV, (n_atoms,), and a direct model's forces, eV/Å."""
+    def with_species(self, graph: Graph) -> Graph:
+        """The graph with `species` filled in: rows of this potential's species tables.
+
+        Raises:
+            DataError: an element the potential does not know (not checked while compiling).
+        """
+        species = self._lookup[graph.numbers]
+        if not torch.compiler.is_compiling() and bool((species < 0).any()):
+            self.check_elements(graph.numbers)
+        return graph.replace(species=species)
+
+    def _evaluate(self, graph: Graph) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Energies of the atoms, a direct model's forces, and the energy to be derived.
+
+        The last is everything for gradient models, the repulsion alone for direct ones.
+        """
         n_atoms, species = graph.n_atoms, graph.species
         extended = graph.with_isolated_atoms(len(self.species)) if self.pin_isolated else graph
         raw = self.model(extended)
@@ -180,12 +200,13 @@ class Potential(nn.Module):
         if self.pin_isolated:
             energy = energy[:n_atoms] - energy[n_atoms:][species]
         energy = self.scale * energy + self.shift(species) + self.atomic_energies(species)
+        repulsion = energy.new_zeros(n_atoms)
         if self.repulsion is not None:
-            energy = energy + self.repulsion(graph).double()
-        forces = None
-        if raw.atom_force is not None:
-            forces = self.scale.to(raw.atom_force.dtype) * raw.atom_force[:n_atoms]
-        return energy, forces
+            repulsion = self.repulsion(graph).double()
+        if raw.atom_force is None:
+            return energy + repulsion, None, energy + repulsion
+        forces = self.scale.to(raw.atom_force.dtype) * raw.atom_force[:n_atoms]
+        return energy + repulsion, forces, repulsion
 
     def check_elements(self, numbers: np.ndarray | Tensor) -> None:
         """Refuse elements that the potential was not trained on.
@@ -199,6 +220,47 @@ class Potential(nn.Module):
                 f"the potential knows {', '.join(self.species.symbols)} but not "
                 f"{', '.join(unknown)}; adapt it to the new elements or choose another model"
             )
+
+    def extend(
+        self,
+        numbers: Iterable[int],
+        sources: Mapping[int, int] | None = None,
+        atomic_energies: Mapping[int, float] | None = None,
+    ) -> Potential:
+        """Learn new elements in place; energies of structures without them stay as they are.
+
+        Args:
+            numbers: atomic numbers; those already known are passed over.
+            sources: known element whose parameters a new one starts from; by default the one of
+                nearest covalent radius.
+            atomic_energies: E0 of new elements, eV; by default the source's.
+
+        Raises:
+            ConfigError: a source is not known to the potential.
+        """
+        known = self.species.numbers
+        species = self.species.extended(numbers)
+        new = species.numbers[len(known) :]
+        rows = []
+        for z in new:
+            nearest = min(known, key=lambda k: abs(covalent_radii[k] - covalent_radii[z]))
+            source = (sources or {}).get(z, nearest)
+            if source not in known:
+                raise ConfigError(
+                    f"element {source} cannot be a source: the potential knows {known}"
+                )
+            rows.append(known.index(source))
+        self.model.extend_species(rows)
+        for table in (self.atomic_energies, self.shift):
+            table.extend(rows)
+        for z, energy in (atomic_energies or {}).items():
+            if z in new:
+                self.atomic_energies.weight[species.numbers.index(z)] = energy
+        if self.repulsion is not None:
+            self.repulsion = ZBL(species).to(self.device, self.dtype)
+        self.species = species
+        self._lookup = torch.from_numpy(species.lookup()).to(self.device)
+        return self
 
     # -- files --------------------------------------------------------------------------------
 
@@ -283,9 +345,9 @@ def from_header(header: dict[str, Any], path: Path) -> Potential:
             preset=header["preset"],
             card=Card.model_validate(header["card"]),
         )
-    except (KeyError, ValidationError, ConfigError, DataError) as error:
-        raise ModelFileError(f"{path}: the header cannot be used: {error}") from error
-    return potential.set_dtype(getattr(torch, header["dtype"]))
+        return potential.set_dtype(_DTYPES[header["dtype"]])
+    except (KeyError, TypeError, ValidationError, ConfigError, DataError) as error:
+        raise ModelFileError(f"{path}: the header cannot be used: {error!r}") from error
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -304,7 +366,10 @@ def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, T
         raise ModelFileError(f"{path}: damaged or not a model file ({error})") from error
     if "siliforce" not in metadata:
         raise ModelFileError(f"{path}: a safetensors file, but not written by siliforce")
-    header = json.loads(metadata["siliforce"])
+    try:
+        header = json.loads(metadata["siliforce"])
+    except json.JSONDecodeError as error:
+        raise ModelFileError(f"{path}: the header is damaged ({error})") from error
     version = header.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelFileError(

@@ -1,0 +1,80 @@
+"""One row per architecture: what the contract test must know beyond the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from siliforce.graph import Graph, System, collate
+from siliforce.models import get_model
+from siliforce.potential import Potential
+from siliforce.species import Species
+from tests.structures import STRUCTURES, SYMBOLS
+
+ATOMIC_ENERGIES = (-7.25, -3.5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An architecture under contract.
+
+    Attributes:
+        model: its name.
+        no_force_gradient: end of a parameter's name -> why a loss on forces alone cannot reach it.
+        overfit_lr: learning rate at which its `tiny` preset learns four structures.
+    """
+
+    model: str
+    no_force_gradient: Mapping[str, str] = field(default_factory=dict)
+    overfit_lr: float = 1e-2
+
+    def __str__(self) -> str:
+        return self.model
+
+
+CASES = (
+    Case("bpnn", {"layers.1.bias.weight": "the last bias adds a constant to the energy"}),
+    Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
+)
+
+
+def graph_of(
+    potential: Potential, structures: list[Atoms], dtype: torch.dtype | None = None
+) -> Graph:
+    """One batch of the structures, as the potential's model needs it."""
+    systems = [
+        System.build(a.numbers, a.positions, a.cell.array, a.pbc, potential.cutoff)
+        for a in structures
+    ]
+    return collate(systems, potential.model.needs, dtype or potential.dtype)
+
+
+def build_potential(
+    case: Case, dtype: torch.dtype = torch.float64, pin_isolated: bool = True, seed: int = 0
+) -> Potential:
+    """A potential for O and Si with random weights on the case's `tiny` preset.
+
+    Constants that depend on data are fitted to the test structures.
+    """
+    torch.manual_seed(seed)
+    model_class = get_model(case.model)
+    species = Species.from_symbols(SYMBOLS)
+    model = model_class(model_class.presets["tiny"], len(species), mean_neighbors=11.5)
+    potential = Potential(
+        model, species, np.array(ATOMIC_ENERGIES), scale=1.3, pin_isolated=pin_isolated
+    )
+    potential.set_dtype(dtype)
+    graph = graph_of(potential, [make() for make in STRUCTURES.values()])
+    model.fit_constants([potential.with_species(graph)])
+    return potential.eval()
+
+
+@cache
+def shared_potential(case: Case, dtype: torch.dtype = torch.float64) -> Potential:
+    """`build_potential`, once a process: for tests that do not change it."""
+    return build_potential(case, dtype)
