@@ -1,0 +1,327 @@
+"""Energy, force and stress errors: per set, element, configuration type and size, with intervals.
+
+All errors are prediction minus label. Energies are divided by the number of atoms of their frame
+and averaged over frames; forces are averaged over all 3N components of the set, stresses over
+all nine components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.calculators.calculator import Calculator
+from ase.data import chemical_symbols
+
+from siliforce.indicators.base import Metric, Result, model_name, stamp
+from siliforce.indicators.predictions import EDGE_BUDGET, Predictions, Progress, predict
+from siliforce.potential import Potential
+from siliforce.units import EV_PER_A3_IN_GPA
+
+if TYPE_CHECKING:
+    from siliforce.data import Dataset
+
+RESAMPLES = 1000
+MIN_UNITS = 5
+"""With fewer independent groups than this, frames are resampled; with fewer frames, nothing is."""
+MAX_ROWS = 60
+"""A breakdown with more rows than this keeps the worst."""
+
+MEV = 1e3
+GPA = EV_PER_A3_IN_GPA
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums of errors over independent units (frames or groups): all averages follow from them.
+
+    Attributes:
+        energy: number, sum, sum of magnitudes, sum of squares of per-atom errors; (n_units, 4).
+        forces, stress: the same over components.
+        reference: sum of squares of the reference forces, (n_units, 1).
+    """
+
+    energy: np.ndarray
+    forces: np.ndarray
+    stress: np.ndarray
+    reference: np.ndarray
+
+    def weighted(self, weights: np.ndarray) -> Sums:
+        """Resampled: every row of `weights`, (n_samples, n_units), becomes one unit."""
+        parts = (self.energy, self.forces, self.stress, self.reference)
+        return Sums(*(weights @ part for part in parts))
+
+
+def evaluate(
+    source: Potential | Calculator,
+    dataset: Dataset,
+    split: str = "test",
+    by: Sequence[str] = ("temperature",),
+    edge_budget: int = EDGE_BUDGET,
+    progress: Progress = lambda done, total: None,
+) -> Result:
+    """Energy, force and stress errors on one set.
+
+    Args:
+        source: a potential (batched) or any ASE calculator (frame by frame).
+        dataset: labelled frames; what a frame lacks is left out of the averages.
+        split: what the set is: `train`, `valid`, `test` or `ood:<name>`.
+        by: tags to break the errors down by, beside element, configuration type, composition,
+            size and group.
+        edge_budget: edges of one batch.
+        progress: called with frames done and frames in all.
+
+    Raises:
+        DataError: no frames, or elements that the potential does not know.
+    """
+    predictions = predict(source, dataset, tuple(by), edge_budget, progress)
+    hardware, provenance = stamp(source)
+    unit, units = independent_units(predictions)
+    provenance |= {
+        "n_frames": len(predictions.n_atoms),
+        "n_atoms": len(predictions.numbers),
+        "elements": [chemical_symbols[z] for z in np.unique(predictions.numbers)],
+        "intervals": f"95 %, {RESAMPLES} bootstrap resamples of {unit}" if units > 1 else "none",
+        "independent_units": units,
+    }
+    return Result(
+        indicator="errors",
+        model=model_name(source),
+        dataset=dataset.hash,
+        split=split,
+        metrics=error_metrics(predictions),
+        tables=breakdowns(predictions, tuple(by)),
+        hardware=hardware,
+        provenance=provenance,
+        arrays=predictions.arrays(),
+    )
+
+
+def evaluate_sets(
+    source: Potential | Calculator, sets: Mapping[str, Dataset], **options: Any
+) -> list[Result]:
+    """`evaluate` for several sets; OOD sets also get their gap to the `test` set.
+
+    Args:
+        source: a potential or any ASE calculator.
+        sets: by split name; empty ones are left out.
+        options: of `evaluate`.
+    """
+    found = {
+        name: evaluate(source, dataset, name, **options)
+        for name, dataset in sets.items()
+        if len(dataset)
+    }
+    if "test" in found:
+        for name, result in found.items():
+            if name.startswith("ood"):
+                result.metrics += gap(found["test"], result)
+    return list(found.values())
+
+
+def gap(inside: Result, outside: Result) -> list[Metric]:
+    """How much larger the errors are on an OOD set than on the test set."""
+    metrics = []
+    for name in ("energy_mae", "energy_rmse", "forces_mae", "forces_rmse", "ef"):
+        one, other = inside.metric(name), outside.metric(name)
+        if one is None or other is None or one.value is None or other.value is None:
+            continue
+        metrics.append(
+            Metric(name=f"gap_{name}", value=other.value - one.value, unit=one.unit, better="lower")
+        )
+    return metrics
+
+
+def error_metrics(predictions: Predictions) -> list[Metric]:
+    """All errors of a set with bootstrap intervals; see the module's text for the averages."""
+    _, units = independent_units(predictions)
+    sums = unit_sums(predictions, _unit_index(predictions))
+    total = statistics(sums.weighted(np.ones((1, len(sums.energy)))))
+    intervals: dict[str, tuple[float | None, float | None]] = {}
+    if units > 1:
+        rng = np.random.default_rng(0)
+        n = len(sums.energy)
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn = statistics(sums.weighted(weights))
+        intervals = {k: _quantiles(v) for k, v in drawn.items()}
+    metrics = []
+    for name, (unit, better) in METRICS.items():
+        low, high = intervals.get(name, (None, None))
+        value = total[name][0]
+        note = "" if np.isfinite(value) else "no labels"
+        metrics.append(
+            Metric(name=name, value=value, unit=unit, better=better, low=low, high=high, note=note)
+        )
+    return metrics + _extremes(predictions)
+
+
+METRICS: dict[str, tuple[str, Any]] = {
+    "energy_mae": ("meV/atom", "lower"),
+    "energy_rmse": ("meV/atom", "lower"),
+    "energy_shift": ("meV/atom", None),
+    "energy_rmse_shifted": ("meV/atom", "lower"),
+    "forces_mae": ("meV/Å", "lower"),
+    "forces_rmse": ("meV/Å", "lower"),
+    "forces_relative": ("%", "lower"),
+    "ef": ("eV/atom + eV/Å", "lower"),
+    "stress_mae": ("GPa", "lower"),
+    "stress_rmse": ("GPa", "lower"),
+    "stress_shift": ("GPa", None),
+}
+
+
+def statistics(sums: Sums) -> dict[str, np.ndarray]:
+    """The averages of `METRICS` from sums, one value per unit; NaN without labels."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        e, f, s = (part[:, 1:] / part[:, :1] for part in (sums.energy, sums.forces, sums.stress))
+        energy_rmse, forces_rmse = np.sqrt(e[:, 2]), np.sqrt(f[:, 2])
+        reference = np.sqrt(sums.reference[:, 0] / sums.forces[:, 0])
+        return {
+            "energy_mae": MEV * e[:, 1],
+            "energy_rmse": MEV * energy_rmse,
+            "energy_shift": MEV * e[:, 0],
+            "energy_rmse_shifted": MEV * np.sqrt(np.maximum(e[:, 2] - e[:, 0] ** 2, 0)),
+            "forces_mae": MEV * f[:, 1],
+            "forces_rmse": MEV * forces_rmse,
+            "forces_relative": 100 * forces_rmse / reference,
+            "ef": energy_rmse + forces_rmse,
+            "stress_mae": GPA * s[:, 1],
+            "stress_rmse": GPA * np.sqrt(s[:, 2]),
+            "stress_shift": GPA * s[:, 0],
+        }
+
+
+def unit_sums(predictions: Predictions, unit: np.ndarray) -> Sums:
+    """Sums over the frames of each unit; `unit` is the unit of every frame, (n_frames,)."""
+    n_units = int(unit.max()) + 1
+    energy = (predictions.energy - predictions.energy_ref) / predictions.n_atoms
+    forces = predictions.forces - predictions.forces_ref
+    stress = predictions.stress - predictions.stress_ref
+    of_atom = unit[predictions.frame_of_atom]
+    labelled = np.isfinite(forces)
+    reference = np.where(labelled, predictions.forces_ref, 0.0)
+    return Sums(
+        _sums(energy, unit, n_units),
+        _sums(forces.ravel(), np.repeat(of_atom, 3), n_units),
+        _sums(stress.ravel(), np.repeat(unit, 9), n_units),
+        np.bincount(of_atom, np.square(reference).sum(axis=1), n_units)[:, None],
+    )
+
+
+def _sums(errors: np.ndarray, unit: np.ndarray, n_units: int) -> np.ndarray:
+    """Number, sum, sum of magnitudes and sum of squares per unit, over what is finite."""
+    good = np.isfinite(errors)
+    errors, unit = errors[good], unit[good]
+    parts = (np.ones_like(errors), errors, np.abs(errors), errors**2)
+    return np.stack([np.bincount(unit, p, n_units) for p in parts], axis=1)
+
+
+def independent_units(predictions: Predictions) -> tuple[str, int]:
+    """What is resampled, and how many there are: groups if there are enough, else frames."""
+    groups = len(np.unique(predictions.labels["group"]))
+    frames = len(predictions.n_atoms)
+    if MIN_UNITS <= groups < frames:
+        return "groups", groups
+    return "frames", frames if frames >= MIN_UNITS else 1
+
+
+def _unit_index(predictions: Predictions) -> np.ndarray:
+    if independent_units(predictions)[0] == "groups":
+        return np.unique(predictions.labels["group"], return_inverse=True)[1]
+    return np.arange(len(predictions.n_atoms))
+
+
+def _quantiles(values: np.ndarray) -> tuple[float | None, float | None]:
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return None, None
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _extremes(predictions: Predictions) -> list[Metric]:
+    """Largest errors, and the mean energy error after a constant is removed."""
+    energy = (predictions.energy - predictions.energy_ref) / predictions.n_atoms
+    energy = energy[np.isfinite(energy)]
+    forces = np.linalg.norm(predictions.forces - predictions.forces_ref, axis=1)
+    stress = np.abs(predictions.stress - predictions.stress_ref)
+    shifted = np.abs(energy - energy.mean()).mean() if len(energy) else np.nan
+
+    def largest(values: np.ndarray) -> float:
+        values = values[np.isfinite(values)]
+        return float(values.max()) if len(values) else np.nan
+
+    found = {
+        "energy_mae_shifted": (MEV * shifted, "meV/atom"),
+        "energy_max": (MEV * largest(np.abs(energy)), "meV/atom"),
+        "forces_max": (MEV * largest(forces), "meV/Å"),
+        "stress_max": (GPA * largest(stress), "GPa"),
+    }
+    return [
+        Metric(
+            name=name,
+            value=value,
+            unit=unit,
+            better="lower",
+            note="" if np.isfinite(value) else "no labels",
+        )
+        for name, (value, unit) in found.items()
+    ]
+
+
+def breakdowns(predictions: Predictions, by: Sequence[str] = ()) -> dict[str, list[dict[str, Any]]]:
+    """Errors per element, configuration type, composition, size, group and tag.
+
+    Each row holds the label, `n_frames`, `n_atoms` and the errors in meV/atom, meV/Å and GPa,
+    worst force error first. Elements have force errors only.
+    """
+    tables = {"by_element": _by_element(predictions)}
+    keys = {name: predictions.labels[name] for name in ("config_type", "formula", "group")}
+    keys["size"] = predictions.n_atoms.astype(str)
+    keys |= {name: predictions.labels[name] for name in by if name in predictions.labels}
+    for name, labels in keys.items():
+        tables[f"by_{name}"] = _by_label(predictions, labels)
+    return tables
+
+
+def _by_label(predictions: Predictions, labels: np.ndarray) -> list[dict[str, Any]]:
+    names, unit = np.unique(labels, return_inverse=True)
+    found = statistics(unit_sums(predictions, unit))
+    frames = np.bincount(unit)
+    atoms = np.bincount(unit, predictions.n_atoms).astype(int)
+    kept = ("energy_mae", "energy_rmse", "energy_shift", "forces_mae", "forces_rmse", "stress_mae")
+    rows = [
+        {"label": str(name), "n_frames": int(frames[k]), "n_atoms": int(atoms[k])}
+        | {column: _number(found[column][k]) for column in kept}
+        for k, name in enumerate(names)
+    ]
+    return _worst_first(rows)
+
+
+def _by_element(predictions: Predictions) -> list[dict[str, Any]]:
+    errors = MEV * (predictions.forces - predictions.forces_ref)
+    labelled = np.isfinite(errors).all(axis=1)
+    rows = []
+    for z in np.unique(predictions.numbers):
+        own = errors[(predictions.numbers == z) & labelled]
+        rows.append(
+            {
+                "label": chemical_symbols[z],
+                "n_atoms": len(own),
+                "forces_mae": _number(np.abs(own).mean() if len(own) else np.nan),
+                "forces_rmse": _number(np.sqrt(np.square(own).mean()) if len(own) else np.nan),
+                "forces_max": _number(np.linalg.norm(own, axis=1).max(initial=0.0)),
+            }
+        )
+    return _worst_first(rows)
+
+
+def _worst_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: -(row["forces_rmse"] or 0.0))[:MAX_ROWS]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
