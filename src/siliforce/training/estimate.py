@@ -1,0 +1,134 @@
+"""What a training will cost, measured on a few of its own steps before it starts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from siliforce.errors import TrainingError
+from siliforce.training.loader import StepData
+from siliforce.training.memory import PeakMemory, available_bytes
+from siliforce.training.options import show_seconds
+from siliforce.training.trainer import Trainer
+
+SHARE = 0.6
+"""Part of the free memory that a training may plan with."""
+
+TRIAL_S = 10.0
+"""Stop measuring steps after so many seconds."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Measured cost.
+
+    Attributes:
+        step_s: one step of mean size, s.
+        valid_s: one validation, s.
+        n_steps: in the whole training; None if only the time is limited.
+        total_s: the whole training, s.
+        peak_bytes: memory of the largest portion tried.
+        max_edges: edge budget.
+    """
+
+    step_s: float
+    valid_s: float
+    n_steps: int | None
+    total_s: float
+    peak_bytes: int
+    max_edges: int
+
+    def sentence(self, epochs: int) -> str:
+        """For people."""
+        memory = f"{self.peak_bytes / 2**30:.2g} GB" if self.peak_bytes else "little"
+        cost = f"{show_seconds(self.step_s)} a step, {memory} of memory for activations"
+        if self.n_steps is None:
+            n = max((self.total_s - self.valid_s) / self.step_s, 0)
+            return f"{show_seconds(self.total_s)}, in it about {n:.0f} steps; {cost}"
+        return f"about {show_seconds(self.total_s)} for {epochs} epochs = {self.n_steps} steps; {cost}"
+
+
+def estimate(trainer: Trainer, measure_memory: bool = True) -> Estimate:
+    """Time real steps, without changing any weight, and set the edge budget by memory.
+
+    Raises:
+        TrainingError: the largest frame does not fit.
+    """
+    sampler = trainer.sampler
+    largest = int(np.argmax(sampler.cost))
+    peak, _ = _trial(trainer, np.array([largest]))
+    if measure_memory and peak:
+        per_edge = peak / sampler.cost[largest]
+        budget = int(SHARE * available_bytes(trainer.device) / per_edge)
+        budget = int(trainer.world.share(max(budget, int(sampler.cost[largest]))))
+        trainer.set_max_edges(min(budget, sampler.max_edges))
+    times, costs, started = [], [], time.monotonic()
+    for step in range(min(3, len(sampler))):
+        for portion in sampler.portions(0, step):
+            bytes_, seconds = _trial(trainer, portion)
+            peak = max(peak, bytes_)
+            times.append(seconds)
+            costs.append(float(sampler.cost[portion].sum()))
+        if trainer.world.share(time.monotonic() - started) > TRIAL_S:
+            break
+    # The last measurements are warm: the first of a device or a size is slow.
+    per_cost = min(t / c for t, c in zip(times, costs, strict=True)) if times else 0.0
+    step_s = per_cost * float(sampler.cost.sum()) / len(sampler) / trainer.world.size
+    step_s = float(trainer.world.share(step_s))
+    valid_s = float(trainer.world.share(_trial_validation(trainer)))
+    return _total(trainer, step_s, valid_s, peak)
+
+
+def _total(trainer: Trainer, step_s: float, valid_s: float, peak: int) -> Estimate:
+    config, per_epoch = trainer.config, len(trainer.sampler)
+    total, n_steps = config.max_time or 0.0, None
+    if config.max_time is None or config.epochs is not None:
+        epochs = trainer.max_epochs
+        n_steps = epochs * per_epoch
+        full = n_steps * step_s + epochs / config.validate_every * valid_s
+        if total and full > total:
+            n_steps = None
+        else:
+            total = full
+    return Estimate(step_s, valid_s, n_steps, total, peak, trainer.sampler.max_edges)
+
+
+def _trial(trainer: Trainer, frames: np.ndarray) -> tuple[int, float]:
+    """Peak memory and time of one gradient."""
+    batch = trainer.loader.batch(frames)
+    data = StepData([batch], torch.ones(3, dtype=torch.float64), trainer.sampler.max_edges)
+    factors = torch.full((3,), 1e-9, dtype=torch.float64, device=trainer.device)
+    memory, started = PeakMemory(trainer.device), time.monotonic()
+    if trainer.gradient(data, factors) is None:
+        if len(frames) > 1:
+            trainer.shrink(batch.graph.n_edges)
+            return _trial(trainer, frames[: len(frames) // 2])
+        raise TrainingError(
+            f"memory does not hold the largest frame ({batch.graph.n_edges} edges): choose a "
+            "smaller cutoff or preset, float32, or a device with more memory"
+        )
+    _wait(trainer.device)
+    return memory.peak(), time.monotonic() - started
+
+
+def _trial_validation(trainer: Trainer) -> float:
+    """Time of a whole validation, from one portion of it."""
+    frames = np.arange(min(len(trainer.valid_cost), max(1, trainer.sampler.batch_size // 2)))
+    batch = trainer.valid_loader.batch(frames).to(trainer.device)
+    with torch.no_grad():
+        trainer.predict(batch.graph, create_graph=False)
+        _wait(trainer.device)
+        started = time.monotonic()
+        trainer.predict(batch.graph, create_graph=False)
+        _wait(trainer.device)
+    seconds = time.monotonic() - started
+    share = trainer.valid_cost.sum() / trainer.valid_cost[frames].sum()
+    return seconds * float(share) / trainer.world.size
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

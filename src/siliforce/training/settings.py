@@ -1,0 +1,67 @@
+"""All that can be chosen about a training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+
+from siliforce.training.loss import LossConfig
+from siliforce.training.normalise import NormaliseConfig
+from siliforce.training.options import Options, Seconds
+from siliforce.training.schedule import ScheduleConfig
+
+DEFAULT_EPOCHS = 200
+"""Budget if neither epochs nor a time limit is given."""
+
+HOW_ONLY = frozenset(
+    {"device", "checkpoint_every", "max_edges", "tensorboard", "compile", "seeds"}
+)
+"""Options that change how a training runs, not what it learns; free to change on restart."""
+
+
+class TrainConfig(Options):
+    """The training section of a configuration.
+
+    What is left out comes from the architecture's preset, and what that leaves out from here.
+    """
+
+    epochs: int | None = Field(None, ge=1)
+    max_time: Seconds | None = Field(None, gt=0, description="s, or 30m, 2h ...; per training")
+    batch_size: int | None = Field(None, ge=1, description="frames a step; None: by size of data")
+    max_edges: int | None = Field(None, ge=1, description="edges in memory at once; None: measured")
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(2e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    amsgrad: bool = False
+    weight_decay: float = Field(0.0, ge=0)
+    decay: Literal["weights", "all"] = Field(
+        "weights", description="weights: neither biases nor per-species tables nor scalars"
+    )
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
+    normalise: NormaliseConfig = NormaliseConfig()
+    ema: float | None = Field(0.99, gt=0, lt=1, description="decay of the averaged weights")
+    clip: float | None = Field(10.0, gt=0, description="largest norm of the gradient")
+    early_stopping: int | None = Field(None, ge=1, description="validations without improvement")
+    validate_every: int = Field(1, ge=1, description="epochs")
+    checkpoint_every: Seconds = Field(60.0, ge=0, description="s")
+    divergence: float = Field(20.0, gt=1, description="validation loss over its best: diverged")
+    max_divergences: int = Field(3, ge=0)
+    seed: int = Field(0, ge=0)
+    seeds: int = Field(1, ge=1, description="members of an ensemble, with seeds seed, seed+1 ...")
+    device: str = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    deterministic: bool = False
+    compile: bool = False
+    tensorboard: bool = False
+
+    @field_validator("loss", "schedule", "normalise", mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
