@@ -19,19 +19,20 @@ from tests.structures import STRUCTURES, SYMBOLS
 ATOMIC_ENERGIES = (-7.25, -3.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """An architecture under contract.
 
     Attributes:
         model: its name.
         no_force_gradient: end of a parameter's name -> why a loss on forces alone cannot reach it.
-        overfit_lr: learning rate at which its `tiny` preset learns four structures.
+        overfit_lr, overfit_steps: how its `tiny` preset learns four structures.
     """
 
     model: str
     no_force_gradient: Mapping[str, str] = field(default_factory=dict)
     overfit_lr: float = 1e-2
+    overfit_steps: int = 200
 
     def __str__(self) -> str:
         return self.model

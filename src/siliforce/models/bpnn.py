@@ -82,6 +82,7 @@ class BPNN(Model):
             angular_eta=(0.01, 0.1),
             zeta=(1, 4),
             hidden=(12, 12),
+            whitening_floor=0.1,
         ),
         "small": BPNNConfig(
             cutoff=5.0,
