@@ -1,0 +1,177 @@
+"""Whether a run of molecular dynamics holds: temperature, drift, contacts, structure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from siliforce.graph import neighbor_list
+from siliforce.indicators.base import Metric, Result, model_name, stamp
+from siliforce.potential import Potential
+from siliforce.simulation.calculator import SiliforceCalculator
+from siliforce.simulation.domain import pair_name, temperature_outside
+from siliforce.simulation.md import MDConfig, MDRun, Progress, run_md
+
+RDF_CUTOFF, RDF_BIN = 6.0, 0.05
+
+
+def dynamics(
+    source: Potential | Calculator,
+    atoms: Atoms,
+    config: MDConfig | None = None,
+    trajectory: str | Path | None = None,
+    name: str = "",
+    progress: Progress = lambda done, total: None,
+) -> Result:
+    """Run one structure and sum up what happened.
+
+    Args:
+        source: a potential or any ASE calculator.
+        atoms: the start.
+        config: of the run.
+        trajectory: file for the frames.
+        name: of the structure; its formula if empty.
+        progress: called with steps done and steps in all.
+
+    Raises:
+        ConfigError, DataError: input that cannot be run at all. A run that fails on its way is
+            a result: `failure` says why and when.
+    """
+    calculator = source
+    if isinstance(source, Potential):
+        calculator = SiliforceCalculator(source, str(source.device))
+    run = run_md(atoms, calculator, config, trajectory, progress)
+    hardware, provenance = stamp(source)
+    provenance |= {
+        "config": run.config.model_dump(mode="json"),
+        "n_atoms": run.n_atoms,
+        "degrees_of_freedom": 3 * run.n_atoms - 3,
+        "steps": run.steps,
+        "wall_s": run.wall,
+    }
+    note = _range_note(source, run.config.temperature)
+    if note:
+        provenance["outside_training_data"] = note
+    name = name or atoms.get_chemical_formula()
+    return Result(
+        indicator="dynamics",
+        model=model_name(source),
+        dataset=name,
+        split=f"{name}-{run.config.temperature:g}K",
+        metrics=_metrics(run),
+        curves=_curves(run),
+        failure=str(run.failure) if run.failure else "",
+        hardware=hardware,
+        provenance=provenance,
+    )
+
+
+def _metrics(run: MDRun) -> list[Metric]:
+    temperature = run.production("temperature")
+    distances = np.array(run.log["min_distance"])
+    distances = distances[np.isfinite(distances)]
+    planned = run.config.equilibration + run.config.production
+    why = str(run.failure) if run.failure else "too short"
+    mean = temperature.mean() if len(temperature) else np.nan
+    spread = temperature.std(ddof=1) if len(temperature) > 1 else np.nan
+    wall = 1e6 * run.wall / (max(run.steps, 1) * run.n_atoms)
+    drift = run.drift()
+    return [
+        Metric(name="survived", value=run.survived, unit="ps", better="higher"),
+        Metric(name="planned", value=planned, unit="ps"),
+        Metric(name="temperature_mean", value=mean, unit="K", note=_unless(mean, why)),
+        Metric(name="temperature_std", value=spread, unit="K", note=_unless(spread, why)),
+        Metric(
+            name="energy_drift",
+            value=drift,
+            unit="meV/atom/ps",
+            better="lower",
+            note=_unless(drift, why),
+        ),
+        Metric(name="min_distance", value=distances.min(initial=np.inf), unit="Å"),
+        Metric(name="md_speed", value=wall, unit="µs/atom/step", better="lower"),
+    ]
+
+
+def _unless(value: float, why: str) -> str:
+    return "" if np.isfinite(value) else why
+
+
+def _curves(run: MDRun) -> dict[str, Any]:
+    """What is plotted; energies per atom from their first value, meV."""
+
+    def relative(name: str) -> list[float]:
+        values = np.array(run.log[name])
+        return (1e3 * (values - values[0]) / run.n_atoms).tolist()
+
+    # The thermostat of the production has a conserved energy of its own: start it at zero.
+    conserved, production = np.array(run.log["conserved"]), np.array(run.log["production"])
+    for phase in (0, 1):
+        own = production == phase
+        if own.any():
+            conserved[own] -= conserved[own][0]
+    return {
+        "time": run.log["time"],
+        "temperature": run.log["temperature"],
+        "target_temperature": run.config.temperature,
+        "potential": relative("potential"),
+        "drift": (1e3 * conserved / run.n_atoms).tolist(),
+        "min_distance": run.log["min_distance"],
+        "production_start": run.config.equilibration,
+        "rdf": radial_distribution(run.frames),
+    }
+
+
+def _range_note(source: Any, temperature: float) -> str | None:
+    members = getattr(source, "potentials", None)
+    potential = source if isinstance(source, Potential) else (members or [None])[0]
+    return None if potential is None else temperature_outside(potential.card, temperature)
+
+
+def radial_distribution(
+    frames: Sequence[Atoms], cutoff: float = RDF_CUTOFF, width: float = RDF_BIN
+) -> dict[str, Any]:
+    """g(r) of every pair of elements, averaged over frames of one composition and order.
+
+    Normalised by the volume of the shell and the number density of the second element, so that an
+    ideal gas gives 1 everywhere; small cells are no obstacle, images count.
+
+    Args:
+        frames: periodic in three directions.
+        cutoff, width: of the histogram, Å.
+
+    Returns:
+        `r` (middle of the bins, Å) and `g`, lists by pair `A-B`; empty without periodic frames.
+    """
+    if not frames or not frames[0].pbc.all():
+        return {}
+    edges = np.linspace(0, cutoff, round(cutoff / width) + 1)
+    shells = 4 / 3 * np.pi * np.diff(edges**3)
+    numbers = frames[0].numbers
+    elements = [int(z) for z in np.unique(numbers)]
+    counts = {z: int((numbers == z).sum()) for z in elements}
+    pairs = list(combinations_with_replacement(elements, 2))
+    found = {pair: np.zeros(len(shells)) for pair in pairs}
+    for frame in frames:
+        center, neighbor, lengths = _pairs(frame, cutoff)
+        for a, b in pairs:
+            own = (numbers[center] == a) & (numbers[neighbor] == b)
+            histogram = np.histogram(lengths[own], edges)[0]
+            # An atom does not count as its own neighbour, its images do.
+            ideal = counts[a] * counts[b] / frame.get_volume() * shells
+            found[a, b] += histogram / ideal / len(frames)
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    return {"r": middle.tolist(), "g": {pair_name(*p): g.tolist() for p, g in found.items()}}
+
+
+def _pairs(frame: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    found = neighbor_list(frame.positions, frame.cell.array, frame.pbc, cutoff)
+    vectors = frame.positions[found.neighbor] - frame.positions[found.center]
+    vectors += found.cell_shifts @ frame.cell.array
+    return found.center, found.neighbor, np.linalg.norm(vectors, axis=1)

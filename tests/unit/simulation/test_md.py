@@ -1,0 +1,257 @@
+"""Dynamics: energy is kept, thermostats hold their temperature, every failure has its reason."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import ase.units
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator
+from ase.calculators.emt import EMT
+from ase.io import read
+from pydantic import ValidationError
+
+from siliforce.errors import ConfigError, DataError
+from siliforce.indicators.dynamics import dynamics, radial_distribution
+from siliforce.simulation.calculator import SiliforceCalculator
+from siliforce.simulation.md import MDConfig, run_md, temperature_of
+from siliforce.simulation.relax import relax
+from tests.toys import DirectMorse, toy_potential
+
+
+class Spring(Calculator):
+    """Every atom on a spring of its own: fast, harmonic, exactly known."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, home: np.ndarray, stiffness: float = 5.0, sign: float = 1.0) -> None:
+        super().__init__()
+        self.home, self.stiffness, self.sign = home, stiffness, sign
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        """Harmonic energy and its gradient (or with the wrong sign)."""
+        super().calculate(atoms, properties, system_changes)
+        shift = self.atoms.positions - self.home
+        self.results["energy"] = 0.5 * self.stiffness * (shift**2).sum()
+        self.results["forces"] = -self.sign * self.stiffness * shift
+
+
+def lattice() -> Atoms:
+    return bulk("Cu", "fcc", a=3.61, cubic=True).repeat((2, 2, 2))
+
+
+def test_nve_keeps_the_energy_and_smaller_steps_keep_it_better():
+    spread = []
+    for timestep in (4.0, 2.0):
+        config = MDConfig(ensemble="nve", timestep=timestep, equilibration=0.1, production=0.4)
+        run = run_md(lattice(), SiliforceCalculator(toy_potential(), device="cpu"), config)
+        assert run.failure is None
+        assert abs(run.drift()) < 1.0
+        spread.append(run.production("conserved").std())
+    assert spread[1] < 0.4 * spread[0]  # second order: a quarter
+
+
+class Network(Calculator):
+    """Springs between all atoms: many frequencies, and the centre of mass is free."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces"]
+
+    def __init__(self, home: np.ndarray) -> None:
+        super().__init__()
+        self.home = home
+        rng = np.random.default_rng(0)
+        size = 3 * len(home)
+        basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
+        rest = np.eye(size) - np.kron(np.ones((len(home), len(home))), np.eye(3)) / len(home)
+        self.matrix = rest @ basis @ np.diag(rng.uniform(1, 12, size)) @ basis.T @ rest
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        """Harmonic energy and its gradient."""
+        super().calculate(atoms, properties, system_changes)
+        shift = (self.atoms.positions - self.home).ravel()
+        energy = 0.5 * shift @ self.matrix @ shift
+        self.results["energy"] = self.results["free_energy"] = energy
+        self.results["forces"] = -(self.matrix @ shift).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("thermostat", ["bussi", "nose-hoover"])
+def test_thermostats_hold_the_temperature_over_3n_minus_3(thermostat):
+    # Eight atoms: 24 instead of 21 degrees of freedom would be off by 14 %.
+    config = MDConfig(
+        thermostat=thermostat, timestep=5.0, equilibration=1, production=10, tau=60, log_every=5
+    )
+    atoms = lattice()[:8]
+    run = run_md(atoms, Network(atoms.positions.copy()), config)
+    assert run.failure is None
+    assert run.production("temperature").mean() == pytest.approx(300, rel=0.05)
+    assert abs(run.drift()) < 1
+
+
+def test_bussi_fluctuates_as_the_canonical_ensemble_does():
+    config = MDConfig(timestep=5.0, equilibration=1, production=15, tau=20, log_every=5)
+    atoms = lattice()[:8]
+    run = run_md(atoms, Network(atoms.positions.copy()), config)
+    assert run.failure is None
+    expected = 300 * np.sqrt(2 / 21)
+    assert run.production("temperature").std() == pytest.approx(expected, rel=0.1)
+
+
+def test_chain_needs_a_free_energy_for_its_conserved_energy():
+    atoms = lattice()[:4]
+    with pytest.raises(ConfigError, match="free_energy"):
+        run_md(atoms, Spring(atoms.positions.copy()), MDConfig(thermostat="nose-hoover"))
+
+
+def test_start_is_exact_at_rest_and_reproducible():
+    config = MDConfig(equilibration=0, production=0.02, seed=4)
+    atoms = lattice()
+    runs = [run_md(atoms, EMT(), config) for _ in range(2)]
+    assert runs[0].log == runs[1].log
+    assert runs[0].log["temperature"][0] == pytest.approx(300)
+    np.testing.assert_allclose(runs[0].frames[0].get_momenta().sum(axis=0), 0, atol=1e-10)
+    assert not atoms.has("momenta")
+    assert (
+        run_md(atoms, EMT(), MDConfig(equilibration=0, production=0.02, seed=5)).log != runs[0].log
+    )
+
+
+def test_temperature_counts_no_centre_of_mass():
+    atoms = Atoms("Cu2", positions=[[0, 0, 0], [2.5, 0, 0]])
+    atoms.set_velocities([[0.01, 0, 0], [-0.01, 0, 0]])
+    assert temperature_of(atoms) == pytest.approx(
+        2 * atoms.get_kinetic_energy() / (3 * ase.units.kB)
+    )
+
+
+def test_frames_are_written_as_they_come(tmp_path):
+    path = tmp_path / "md" / "run.traj"
+    config = MDConfig(equilibration=0.02, production=0.06, frame_every=20)
+    run = run_md(lattice(), EMT(), config, trajectory=path)
+    frames = read(path, index=":")
+    assert len(frames) == len(run.frames) == 4
+    np.testing.assert_allclose(frames[-1].positions, run.frames[-1].positions)
+    assert run.survived == pytest.approx(0.08)
+
+
+def test_progress_reaches_the_end():
+    seen = []
+    config = MDConfig(equilibration=0.02, production=0.03)
+    run_md(lattice(), EMT(), config, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (50, 50)
+
+
+def test_runaway_heating_is_a_failure_with_a_time():
+    atoms = lattice()[:4]
+    calculator = Spring(atoms.positions.copy(), sign=-1.0)  # pushes away from home
+    run = run_md(atoms, calculator, MDConfig(equilibration=0, production=1.0, max_drift=1e9))
+    assert run.failure.reason == "temperature runaway"
+    assert 0 < run.failure.time < 1.0
+    assert run.failure.time == run.survived
+
+
+def test_energy_drift_is_a_failure():
+    run = run_md(
+        lattice()[:4],
+        Spring(lattice().positions[:4], sign=-1.0),
+        MDConfig(equilibration=0, production=1.0, max_heating=1e9),
+    )
+    assert run.failure.reason == "energy drift"
+
+
+def test_close_contact_is_a_failure():
+    atoms = lattice()[:2]
+    home = np.repeat(atoms.positions[:1], 2, axis=0)  # both atoms want to be at one place
+    run = run_md(atoms, Spring(home), MDConfig(max_heating=1e9, equilibration=0))
+    assert run.failure.reason == "close contact"
+    assert "Å apart" in run.failure.detail
+
+
+def test_not_a_number_is_a_failure():
+    class Broken(EMT):
+        calls = 0
+
+        def calculate(self, *args, **kwargs):
+            super().calculate(*args, **kwargs)
+            Broken.calls += 1
+            if Broken.calls > 15:
+                self.results["forces"] = self.results["forces"] * np.nan
+
+    run = run_md(lattice(), Broken(), MDConfig(equilibration=0))
+    assert run.failure.reason == "not a number"
+
+
+def test_input_that_cannot_run_is_an_error_not_a_failure():
+    with pytest.raises(ConfigError, match="two atoms"):
+        run_md(lattice()[:1], EMT())
+    gold = lattice()
+    gold.symbols[0] = "Au"
+    with pytest.raises(DataError, match="not Au"):
+        run_md(gold, SiliforceCalculator(toy_potential(), device="cpu"))
+    with pytest.raises(ValidationError):
+        MDConfig(temperature=-5)
+
+
+def test_result_of_a_run_and_of_a_failed_one(tmp_path):
+    config = MDConfig(equilibration=0.05, production=0.1)
+    good = dynamics(toy_potential(), lattice(), config)
+    assert good.failure == ""
+    assert good.value("survived") == pytest.approx(0.15)
+    assert good.value("min_distance") == pytest.approx(2.55, abs=0.3)
+    assert good.curves["drift"][0] == 0
+    assert len(good.curves["time"]) == len(good.curves["temperature"])
+    good.save(tmp_path)
+    atoms = lattice()[:4]
+    bad = dynamics(Spring(atoms.positions.copy(), sign=-1.0), atoms, config)
+    assert "after" in bad.failure
+    assert bad.value("temperature_mean") is None
+    assert bad.metric("temperature_mean").note == bad.failure
+
+
+def test_ideal_gas_has_g_of_one():
+    rng = np.random.default_rng(0)
+    symbols = "Cu" * 40 + "Ag" * 20
+    frames = [
+        Atoms(symbols, positions=rng.random((60, 3)) * 9, cell=[9, 9, 9], pbc=True)
+        for _ in range(150)
+    ]
+    found = radial_distribution(frames)
+    assert set(found["g"]) == {"Cu-Cu", "Cu-Ag", "Ag-Ag"}
+    r = np.array(found["r"])
+    for pair, n in (("Cu-Cu", 40), ("Ag-Ag", 20), ("Cu-Ag", None)):
+        expected = 1 if n is None else 1 - 1 / n  # the atom itself is missing from the gas
+        assert np.mean(np.array(found["g"][pair])[r > 2]) == pytest.approx(expected, abs=0.02)
+
+
+def test_crystal_has_its_shells():
+    found = radial_distribution([lattice()])
+    g, r = np.array(found["g"]["Cu-Cu"]), np.array(found["r"])
+    density, width = 4 / 3.61**3, 0.05
+    first = (g * density * 4 * np.pi * r**2 * width)[r < 3].sum()
+    assert first == pytest.approx(12, rel=0.01)
+    assert g[r < 2.5].max() == 0
+
+
+def test_relaxation_of_positions_and_cell():
+    atoms = bulk("Cu", "fcc", a=3.75, cubic=True)
+    atoms.rattle(0.1, seed=0)
+    fixed = relax(atoms, EMT(), fmax=0.01)
+    assert fixed.converged
+    assert fixed.max_force < 0.01
+    np.testing.assert_array_equal(fixed.atoms.cell, atoms.cell)
+    free = relax(atoms, EMT(), fmax=0.01, cell=True)
+    assert free.energy < fixed.energy
+    assert free.atoms.get_volume() == pytest.approx(3.59**3, rel=0.02)
+    assert not relax(atoms, EMT(), max_steps=1).converged
+
+
+def test_cells_that_cannot_relax_are_refused():
+    atoms = bulk("Cu", cubic=True)
+    calculator = SiliforceCalculator(toy_potential(model=DirectMorse), device="cpu")
+    with pytest.raises(ConfigError, match="directly"):
+        relax(atoms, calculator, cell=True)
+    atoms.pbc = False
+    with pytest.raises(ConfigError, match="periodic"):
+        relax(atoms, EMT(), cell=True)
