@@ -72,6 +72,10 @@ class ModelChoice(BaseModel):
         cls = self.checked().model_class
         return parse(cls.Config, {**cls.presets[preset].model_dump(), **self.overrides}, "model")
 
+    def pins(self, preset: str) -> bool:
+        """Whether isolated atoms get exactly their reference energies."""
+        return preset != "paper" if self.pin_isolated is None else self.pin_isolated
+
     @property
     def overrides(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
@@ -121,14 +125,13 @@ def build_potential(
     architecture = choice.architecture(preset)
     torch.manual_seed(config.seed)
     model = choice.model_class(architecture, len(species), normalisation.mean_neighbors)
-    pin = preset != "paper" if choice.pin_isolated is None else choice.pin_isolated
     potential = Potential(
         model,
         species,
         normalisation.atomic_energies,
         shift=normalisation.shift,
         scale=normalisation.scale,
-        pin_isolated=pin,
+        pin_isolated=choice.pins(preset),
         repulsion=ZBL(species) if choice.repulsion else None,
         preset=preset,
         card=card,

@@ -13,6 +13,7 @@ from siliforce.data import Dataset, Split, SplitConfig, load_dataset, split_data
 from siliforce.errors import DataError
 from siliforce.training.options import Options
 
+IN_MEMORY = "(in memory)"
 Source = str | Path | Dataset | Split | Sequence[str | Path]
 
 
@@ -93,7 +94,7 @@ def _names(data: Any) -> str | list[str]:
     if isinstance(data, (str, Path)):
         return str(data)
     if isinstance(data, (Dataset, Split)):
-        return "(in memory)"
+        return IN_MEMORY
     return [str(item) for item in data]
 
 

@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
-import yaml
-
-from siliforce import __version__
-from siliforce.data import Dataset, DataStats, compute_stats
-from siliforce.errors import ConfigError, TrainingError
-from siliforce.files import write_atomic
-from siliforce.potential import Card, Potential
-from siliforce.species import Species
-from siliforce.training import checkpoint
-from siliforce.training.build import (
-    ModelChoice,
-    build_potential,
-    check_elements,
-    check_labels,
-    choose_device,
-    choose_preset,
-)
+from siliforce.potential import Potential
+from siliforce.training import checkpoint, record
+from siliforce.training.build import ModelChoice
 from siliforce.training.console import Console
 from siliforce.training.distributed import World, join_world
-from siliforce.training.estimate import estimate
-from siliforce.training.inputs import DataConfig, Source, TrainingData, load_training_data
-from siliforce.training.normalise import normalisation
-from siliforce.training.options import merged, parse
-from siliforce.training.settings import HOW_ONLY, TrainConfig
-from siliforce.training.trainer import Trainer
+from siliforce.training.inputs import DataConfig, Source, load_training_data
+from siliforce.training.options import parse
+from siliforce.training.runlog import read_metrics
+from siliforce.training.session import Restart, Session
+from siliforce.training.settings import TrainConfig
+from siliforce.training.trainer import INTERRUPTED
 
-Restart = Literal["never", "auto"]
+ENSEMBLE = "ensemble.json"
 
 
 @dataclass(frozen=True)
@@ -105,26 +84,68 @@ def train(
         DataError: unusable data.
         TrainingError: no convergence or not enough memory.
     """
-    choice = _model_choice(model, preset)
+    choice = _choice(model, preset)
     user = config if isinstance(config, TrainConfig) else parse(TrainConfig, config or {}, "train")
     world = join_world()
     console = Console(quiet or not world.is_main)
-    started = time.monotonic()
-    inputs = _load(data, valid, world)
-    run_dir = Path(out) if out else _default_folder(inputs, choice, restart)
-    run_dir = Path(world.share(str(run_dir)))
+    # The first process reads and caches; the others then find the cache.
+    if not world.is_main:
+        world.barrier()
+    inputs = load_training_data(data, valid)
+    if world.is_main:
+        world.barrier()
+    folder = Path(out) if out else _default_folder(inputs.config["source"], choice.name, restart)
+    folder = Path(world.share(str(folder)))
     session = Session(inputs, choice, user, world, console, restart)
     if user.seeds == 1:
-        return session.run(run_dir, user.seed, user.max_time)
-    members: list[RunResult] = []
+        return _member(session, folder, user.seed, user.max_time)
+    return _ensemble(session, folder)
+
+
+def _member(session: Session, folder: Path, seed: int, max_time: float | None) -> RunResult:
+    state, n_parameters = session.run(folder, seed, max_time)
+    rows = read_metrics(folder)
+    best = min(rows, key=lambda row: row["valid_loss"], default={})
+    return RunResult(folder, state.stop_reason, best, n_parameters)
+
+
+def _ensemble(session: Session, folder: Path) -> RunResult:
+    """Members one after the other; each gets an equal share of a time limit."""
+    user, members = session.user, []
     for k in range(user.seeds):
-        console.say(f"member {k + 1} of {user.seeds}")
+        session.console.say(f"member {k + 1} of {user.seeds}")
         share = user.max_time / user.seeds if user.max_time else None
-        members.append(session.run(run_dir / f"seed-{user.seed + k}", user.seed + k, share))
+        path = folder / f"seed-{user.seed + k}"
+        members.append(_member(session, path, user.seed + k, share))
         if members[-1].interrupted:
             break
-    _write_ensemble(run_dir, members, world)
-    console.say(f"ensemble of {len(members)} in {run_dir} after {time.monotonic() - started:.0f} s")
-    reasons = {m.stop_reason for m in members}
-    reason = INTERRUPTED if INTERRUPTED in reasons else "; ".join(sorted(reasons))
-    return RunResult(run_dir, reason, members[0].best, members[0].n_parameters, tuple(members))
+    if session.world.is_main:
+        manifest = {
+            "members": [f"{m.run_dir.name}/best.safetensors" for m in members],
+            "n_members": user.seeds,
+            "complete": len(members) == user.seeds and not members[-1].interrupted,
+            "data_hash": session.inputs.train.hash,
+            "written": record.now(),
+            "best": [m.best for m in members],
+        }
+        record.write_json(folder / ENSEMBLE, manifest)
+    reason = INTERRUPTED if members[-1].interrupted else members[-1].stop_reason
+    return RunResult(folder, reason, members[0].best, members[0].n_parameters, tuple(members))
+
+
+def _choice(model: str | ModelChoice | Mapping[str, Any], preset: str | None) -> ModelChoice:
+    values = {"name": model} if isinstance(model, str) else dict(model)
+    if preset is not None:
+        values["preset"] = preset
+    return parse(ModelChoice, values, "model").checked()
+
+
+def _default_folder(source: str | list[str], model: str, restart: Restart) -> Path:
+    """`runs/<data>-<model>`, numbered if that is taken and is not to be continued."""
+    first = source if isinstance(source, str) else source[0]
+    stem = "data" if first == IN_MEMORY else Path(first).name.split(".")[0]
+    base = Path("runs") / f"{stem}-{model}"
+    folder, k = base, 2
+    while restart == "never" and checkpoint.exists(folder):
+        folder, k = base.with_name(f"{base.name}-{k}"), k + 1
+    return folder

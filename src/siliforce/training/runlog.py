@@ -70,3 +70,9 @@ def _board(folder: Path) -> Any:
             "metrics.jsonl is written in any case"
         ) from None
     return SummaryWriter(str(folder))
+
+
+def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics.jsonl."""
+    path = Path(run_dir) / METRICS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

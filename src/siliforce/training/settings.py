@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
 
+from siliforce.models import Model
 from siliforce.training.loss import LossConfig
 from siliforce.training.normalise import NormaliseConfig
-from siliforce.training.options import Options, Seconds
+from siliforce.training.options import Options, Seconds, merged, parse
 from siliforce.training.schedule import ScheduleConfig
 
 DEFAULT_EPOCHS = 200
@@ -65,3 +67,26 @@ class TrainConfig(Options):
     @property
     def torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
+
+
+PAPER: dict[str, Any] = {
+    "epochs": 200,
+    "schedule": {"kind": "linear", "warmup": 0.0},
+    "loss": {"kind": "mse", "energy": 1.0, "forces": 1.0},
+    "ema": None,
+    "clip": None,
+    "decay": "all",
+}
+"""What the 2023 benchmark's trainings have in common; each `paper` preset adds its own."""
+
+
+def resolve(user: TrainConfig, model: type[Model], preset: str) -> TrainConfig:
+    """Fill what the user left out: from the model's preset, then from the defaults."""
+    base = PAPER if preset == "paper" else {}
+    base = merged(base, model.training_presets.get(preset, {}))
+    return parse(TrainConfig, merged(base, user.model_dump(exclude_unset=True)), "train")
+
+
+def default_batch_size(n_frames: int) -> int:
+    """About fifty steps an epoch, between 1 and 16 frames a step."""
+    return int(min(max(2 ** round(math.log2(max(n_frames, 1) / 50)), 1), 16))

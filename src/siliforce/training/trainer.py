@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -36,6 +35,9 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the running loss: each waits for the device."""
+
+INTERRUPTED = "interrupted"
+"""Reason of a stop that a restart continues from."""
 
 SHRINK = 0.7
 """Factor on the edge budget when memory runs out."""
@@ -176,7 +178,7 @@ class Trainer:
             for data in steps:
                 counts, interrupted = self._agree(data, stop)
                 if interrupted or self._time_is_over():
-                    return self._leave("interrupted" if interrupted else "time limit")
+                    return self._leave(INTERRUPTED if interrupted else "time limit")
                 self._step(data, counts)
                 state.step += 1
                 state.step_in_epoch += 1
@@ -242,10 +244,12 @@ class Trainer:
             if data.max_edges != self.sampler.max_edges:
                 data = self.loader.step(self.sampler, self.state.epoch, self.state.step_in_epoch)
             sums = self.gradient(data, factors)
-            failed = self.world.total([float(sums is None)])[0]
-            if not failed:
+            tried = max((b.graph.n_edges + b.graph.n_atoms for b in data.batches), default=0)
+            failed = sums is None
+            n_failed, edges = self.world.total([failed, tried * failed])
+            if not n_failed:
                 break
-            self.shrink(max((b.graph.n_edges for b in data.batches), default=0))
+            self.shrink(int(edges / n_failed))
         self.world.add(self.optimiser.gradient)
         norm = self.optimiser.step(self.learning_rate(fraction), self.state.step)
         assert sums is not None
@@ -288,8 +292,12 @@ class Trainer:
         factor = learning_rate_factor(self.config.schedule, fraction)
         return self.config.lr * factor * self.state.lr_factor
 
-    def shrink(self, failed_edges: int) -> None:
-        """Lower the edge budget after memory ran out; the same on all processes."""
+    def shrink(self, tried: int) -> None:
+        """Lower the edge budget after memory ran out; the same on all processes.
+
+        Args:
+            tried: edges and atoms of the portion that was too large.
+        """
         release(self.device)
         largest = int(self.sampler.cost.max())
         if self.sampler.max_edges <= largest:
@@ -297,9 +305,9 @@ class Trainer:
                 f"memory does not hold the largest frame ({largest} edges and atoms) alone: "
                 "choose a smaller cutoff or preset, float32, or a device with more memory"
             )
-        budget = max(int(SHRINK * self.sampler.max_edges), largest)
+        budget = max(int(SHRINK * min(self.sampler.max_edges, tried)), largest)
         self.console.say(
-            f"out of memory with {failed_edges} edges: going on with portions of {budget} edges; "
+            f"out of memory with {tried} edges: going on with portions of {budget} edges; "
             "batches and results stay the same"
         )
         self.set_max_edges(budget)
@@ -333,7 +341,7 @@ class Trainer:
     def _recover(self, reason: str) -> None:
         """Back to the last good state with half the learning rate."""
         divergences, lr_factor = self.state.divergences + 1, self.state.lr_factor / 2
-        at = f"epoch {self.state.epoch + 1}, step {self.state.step}"
+        at = f"step {self.state.step}"
         if divergences > self.config.max_divergences:
             raise TrainingError(
                 f"training diverged {divergences} times (last at {at}: {reason}); the best "
@@ -506,9 +514,3 @@ class Trainer:
         patience = self.config.early_stopping
         if patience is not None and state.stale >= patience:
             state.stop_reason = f"no improvement in {patience} validations"
-
-
-def read_metrics(run_dir: str | Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.jsonl."""
-    path = Path(run_dir) / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

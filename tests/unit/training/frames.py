@@ -1,9 +1,14 @@
-"""A dataset in memory with Morse labels: the interface of `siliforce.data.Dataset`, nothing more."""
+"""What the training tests share: a dataset in memory, a tiny potential, a trainer.
+
+The dataset has Morse labels and the interface of `siliforce.data.Dataset`, nothing more.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +18,13 @@ from ase.calculators.morse import MorsePotential
 
 from siliforce.data.batch import Batch, Targets
 from siliforce.graph import System, Topology, collate
+from siliforce.models import get_model
+from siliforce.potential import Potential
+from siliforce.species import Species
+from siliforce.training.console import Console
+from siliforce.training.distributed import World
+from siliforce.training.settings import TrainConfig
+from siliforce.training.trainer import Trainer
 
 
 @dataclass
@@ -24,6 +36,7 @@ class MemoryDataset:
     forces: list[np.ndarray]
     stress: np.ndarray
     weight: np.ndarray
+    _cache: dict[tuple[int, float], System] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -74,7 +87,12 @@ class MemoryDataset:
 
     def _system(self, i: int, cutoff: float) -> System:
         a = self.atoms[i]
-        return System.build(a.numbers, a.positions, np.array(a.cell), a.pbc, cutoff)
+        key = (id(a), cutoff)
+        if key not in self._cache:
+            self._cache[key] = System.build(
+                a.numbers, a.positions, np.array(a.cell), a.pbc, cutoff
+            )
+        return self._cache[key]
 
 
 def morse_silicon(n: int, seed: int = 0) -> MemoryDataset:
@@ -94,3 +112,57 @@ def morse_silicon(n: int, seed: int = 0) -> MemoryDataset:
     labels = [(a.get_potential_energy(), a.get_forces(), a.get_stress(voigt=False)) for a in frames]
     energy, forces, stress = zip(*labels, strict=True)
     return MemoryDataset(frames, np.array(energy), list(forces), np.array(stress), np.ones(n))
+
+
+def schnet_potential(data: MemoryDataset, dtype: torch.dtype = torch.float64) -> Potential:
+    """A tiny SchNet with seeded weights."""
+    cls = get_model("schnet")
+    torch.manual_seed(0)
+    model = cls(cls.presets["tiny"], len(data.elements), mean_neighbors=20.0)
+    energy = data.energy[np.isfinite(data.energy)].sum() / data.n_atoms.sum()
+    e0 = [energy] * len(data.elements)
+    return Potential(model, Species(data.elements), e0, scale=1.5).set_dtype(dtype)
+
+
+def make_trainer(
+    run_dir: Path,
+    n_train: int = 12,
+    n_valid: int = 4,
+    batch_size: int = 4,
+    max_edges: int = 100_000,
+    world: World | None = None,
+    data: MemoryDataset | None = None,
+    console: Console | None = None,
+    **options: Any,
+) -> Trainer:
+    """A trainer on Morse silicon; `options` are those of `TrainConfig`."""
+    data = data if data is not None else morse_silicon(n_train + n_valid)
+    train = data.subset(np.arange(n_train))
+    valid = data.subset(np.arange(n_train, n_train + n_valid))
+    defaults: dict[str, Any] = {"epochs": 3, "lr": 5e-3, "dtype": "float64"}
+    config = TrainConfig(**(defaults | options))
+    run_dir.mkdir(parents=True, exist_ok=True)
+    potential = schnet_potential(train, config.torch_dtype)
+    return Trainer(
+        potential, train, valid, config, run_dir,
+        batch_size=batch_size, max_edges=max_edges, world=world, console=console,
+    )  # fmt: skip
+
+
+def weights(potential: Potential) -> torch.Tensor:
+    """All parameters in one vector."""
+    return torch.cat([p.detach().flatten() for p in potential.parameters()])
+
+
+class Heard(Console):
+    """Collects what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def __contains__(self, part: str) -> bool:
+        return any(part in line for line in self.lines)

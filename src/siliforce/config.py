@@ -1,0 +1,130 @@
+"""The configuration file: the sections of data, model and training in one closed document.
+
+Each section is defined beside the code it configures. What a section leaves out comes from the
+architecture's preset, and what that leaves out from the section's own defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from siliforce.errors import ConfigError
+from siliforce.training.build import ModelChoice
+from siliforce.training.inputs import DataConfig
+from siliforce.training.options import Options, did_you_mean, merged, parse
+from siliforce.training.settings import TrainConfig
+
+
+class RunConfig(Options):
+    """A whole configuration file."""
+
+    data: DataConfig | None = None
+    model: ModelChoice = ModelChoice()
+    train: TrainConfig = TrainConfig()
+    benchmark: list[str] = Field(default_factory=list)
+
+
+def load_config(
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Read a configuration file and change it.
+
+    Args:
+        path: YAML; None for an empty one.
+        overrides: `section.key=value`, the value as in YAML.
+        values: further changes as nested mappings, applied before `overrides`; None values are
+            left out, so that options of a command line can be passed as they are.
+
+    Raises:
+        ConfigError: file not readable, unknown keys, impossible values; all in one line.
+    """
+    content = _read(Path(path)) if path is not None else {}
+    content = merged(content, _given(values or {}))
+    for text in overrides:
+        content = merged(content, parse_override(text))
+    config = parse(RunConfig, content)
+    config.model.checked()
+    return config
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`train.loss.energy=10` as a nested mapping.
+
+    Raises:
+        ConfigError: not of this form.
+    """
+    key, equals, value = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {text}: write section.key=value, e.g. --set train.lr=1e-4")
+    sections = list(RunConfig.model_fields)
+    if parts[0] not in sections:
+        hint = did_you_mean(parts[0], sections) or _owner(parts[0])
+        raise ConfigError(f"--set {text}: {hint}sections are {', '.join(sections)}")
+    result: Any = _value(value)
+    for part in reversed(parts):
+        result = {part: result}
+    return result
+
+
+def _value(text: str) -> Any:
+    """As YAML reads it, and 1e-4 as the number it is meant to be."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set: '{text}' is not a value ({error})") from None
+    return _numbers(value)
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 takes 1e-4 for a text; nobody else does."""
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    if isinstance(value, str) and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _owner(key: str) -> str:
+    """Where a key that was written without its section belongs."""
+    for name, section in (("train", TrainConfig), ("model", ModelChoice), ("data", DataConfig)):
+        if key in section.model_fields:
+            return f"did you mean '{name}.{key}'? "
+    return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds a {type(content).__name__}; sections are expected")
+    return _numbers(content)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without None, and without sections that are empty then."""
+    result = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            value = _given(value) or None
+        if value is not None:
+            result[key] = value
+    return result
