@@ -1,0 +1,144 @@
+"""Tensor product of neighbour features with edge harmonics, summed over neighbours.
+
+    A_i^{p}[m3, k] = sum_j R^{p}[ij, k] sum_{m1 m2} C^{l1 l2 l3}_{m1 m2 m3} h_j[m1, k] Y[ij, m2]
+
+for every coupling p = (l1, l2, l3). Harmonics are contracted with the coupling coefficients first
+(no channels yet); the sum over m1 *and* over neighbours is then one matrix product per coupling
+and block of edges, so that no array of edges x couplings x components x channels exists, which is
+where the time of the textbook order goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from siliforce.graph import Graph
+from siliforce.nn.o3.exact import ExactModule
+from siliforce.nn.o3.linear import split_degrees
+from siliforce.nn.o3.wigner import wigner_3j
+from siliforce.nn.scatter import gather_neighbors
+
+BLOCK = 16
+"""Edges of one atom that are summed in one matrix product."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """A coupling of feature degree l1 and harmonic degree l2 to degree l3."""
+
+    l1: int
+    l2: int
+    l3: int
+
+
+def natural_paths(l_in: int, l_edge: int, l_out: int) -> tuple[Path, ...]:
+    """All couplings of even l1 + l2 + l3, sorted by l3, then l1, l2.
+
+    These conserve parity where degree l always has parity (-1)^l.
+    """
+    couplings = product(range(l_out + 1), range(l_in + 1), range(l_edge + 1))
+    return tuple(
+        Path(l1, l2, l3)
+        for l3, l1, l2 in couplings
+        if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0
+    )
+
+
+@dataclass(frozen=True)
+class EdgeBlocks:
+    """Edges dealt into blocks of `BLOCK`, each block owned by one atom, the last ones not full.
+
+    The number of blocks is an upper bound that depends on shapes alone: nothing waits for the
+    device, and a compiler sees no size that depends on data.
+
+    Attributes:
+        slot: where each edge goes, (n_edges,).
+        atom: owner of each block, (n_blocks,).
+        graph: the graph with `neighbor` in slots; unused slots hold atom 0.
+    """
+
+    slot: Tensor
+    atom: Tensor
+    graph: Graph
+
+    @classmethod
+    def build(cls, graph: Graph) -> EdgeBlocks:
+        """Deal the edges of every atom."""
+        ptr, n_atoms, n_edges = graph.edge_ptr, graph.species.shape[0], graph.n_edges
+        blocks_end = ((ptr.diff() + BLOCK - 1) // BLOCK).cumsum(0)
+        n_blocks = n_edges // BLOCK + n_atoms
+        rank = torch.arange(n_edges, device=ptr.device) - ptr[graph.center]
+        first = torch.cat([ptr.new_zeros(1), blocks_end])[graph.center]
+        slot = first * BLOCK + rank
+        index = torch.arange(n_blocks, device=ptr.device)
+        atom = torch.searchsorted(blocks_end, index, right=True).clamp(max=n_atoms - 1)
+        neighbor = graph.neighbor.new_zeros(n_blocks * BLOCK).index_copy(0, slot, graph.neighbor)
+        return cls(slot, atom, graph.replace(neighbor=neighbor))
+
+    def deal(self, values: Tensor) -> Tensor:
+        """(n_edges, n) -> (n_blocks * BLOCK, n), zeros in unused slots."""
+        slots = values.new_zeros(self.atom.shape[0] * BLOCK, values.shape[1])
+        return slots.index_copy(0, self.slot, values)
+
+
+class Convolution(ExactModule):
+    """The sum at the head of this file, for a fixed set of couplings.
+
+    Attributes:
+        paths: the couplings, sorted by l3.
+    """
+
+    def __init__(self, paths: tuple[Path, ...], l_edge: int) -> None:
+        super().__init__()
+        self.paths = paths
+        self.l_out = max(p.l3 for p in paths)
+        for k, p in enumerate(paths):
+            # Unit variance of each output component for inputs of unit variance.
+            coupling = wigner_3j(p.l1, p.l2, p.l3) * (2 * p.l3 + 1) ** 0.5
+            self.register_constant(f"_coupling_{k}", coupling.transpose(0, 1).flatten(1))
+
+    @property
+    def paths_per_degree(self) -> list[int]:
+        """Number of couplings to each output degree."""
+        return [sum(p.l3 == degree for p in self.paths) for degree in range(self.l_out + 1)]
+
+    def couple(self, harmonics: Tensor) -> list[Tensor]:
+        """Harmonics in slots, (n_slots, (l_edge + 1)²) -> per path (n_slots, (2 l1+1) (2 l3+1))."""
+        degrees = split_degrees(harmonics[:, :, None])
+        return [
+            degrees[p.l2][:, :, 0] @ getattr(self, f"_coupling_{k}")
+            for k, p in enumerate(self.paths)
+        ]
+
+    def forward(
+        self, features: Tensor, weights: Tensor, coupled: list[Tensor], blocks: EdgeBlocks
+    ) -> list[Tensor]:
+        """Sum over neighbours.
+
+        Args:
+            features: of the atoms, (n_atoms, (l_in + 1)², n_channels).
+            weights: R in slots, zero in unused ones, (n_slots, n_paths * n_channels).
+            coupled: from `couple`.
+            blocks: the edges.
+
+        Returns:
+            Per degree l3, (n_atoms, 2 l3 + 1, n_paths_to_l3 * n_channels).
+        """
+        n_blocks, n_atoms, n_channels = blocks.atom.shape[0], *features.shape[::2]
+        parts = split_degrees(gather_neighbors(features, blocks.graph))
+        radial = weights.view(-1, len(self.paths), 1, n_channels).unbind(1)
+        sums = []
+        for p, r, t in zip(self.paths, radial, coupled, strict=True):
+            messages = (r * parts[p.l1]).view(n_blocks, -1, n_channels)
+            sums.append(t.view(n_blocks, -1, 2 * p.l3 + 1).transpose(1, 2) @ messages)
+        flat = torch.cat([s.flatten(1) for s in sums], dim=1)
+        flat = flat.new_zeros(n_atoms, flat.shape[1]).index_add(0, blocks.atom, flat)
+        pieces = flat.split([s.shape[1] * n_channels for s in sums], dim=1)
+        out: list[list[Tensor]] = [[] for _ in range(self.l_out + 1)]
+        for p, piece in zip(self.paths, pieces, strict=True):
+            out[p.l3].append(piece.view(n_atoms, 2 * p.l3 + 1, n_channels))
+        return [torch.cat(group, dim=2) for group in out]
