@@ -48,7 +48,9 @@ class Estimate:
         if self.n_steps is None:
             n = max((self.total_s - self.valid_s) / self.step_s, 0)
             return f"{show_seconds(self.total_s)}, in it about {n:.0f} steps; {cost}"
-        return f"about {show_seconds(self.total_s)} for {epochs} epochs = {self.n_steps} steps; {cost}"
+        return (
+            f"about {show_seconds(self.total_s)} for {epochs} epochs = {self.n_steps} steps; {cost}"
+        )
 
 
 def estimate(trainer: Trainer, measure_memory: bool = True) -> Estimate:

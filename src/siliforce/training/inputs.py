@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from siliforce.data import Dataset, Split, SplitConfig, load_dataset, split_dataset
 from siliforce.errors import DataError
 from siliforce.training.options import Options
@@ -79,9 +77,7 @@ def load_training_data(
 def _checked(data: TrainingData) -> TrainingData:
     for name, part in (("train", data.train), ("validate", data.valid)):
         if len(part) == 0:
-            raise DataError(
-                f"no frames to {name} on: give more data, another split, or --valid"
-            )
+            raise DataError(f"no frames to {name} on: give more data, another split, or --valid")
     return data
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeVar
 
@@ -65,12 +65,14 @@ class Loader:
             counts += label_counts(batch, self.pool)
         return StepData(batches, counts, max_edges)
 
-    def epoch(self, sampler: EdgeBudgetSampler, epoch: int, start: int) -> Iterator[StepData]:
+    def epoch(
+        self, sampler: EdgeBudgetSampler, epoch: int, start: int
+    ) -> Generator[StepData, None, None]:
         """The steps of an epoch from `start` on, made ahead of time."""
         return prefetch(self.step(sampler, epoch, s) for s in range(start, len(sampler)))
 
 
-def prefetch(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
+def prefetch(items: Iterator[T], depth: int = DEPTH) -> Generator[T, None, None]:
     """Iterate with the next items made in a background thread; its errors are raised here."""
     ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -47,10 +48,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
         elif sys.platform == "linux":
             # Resets the kernel's record of this process's peak.
-            try:
+            with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
-            except OSError:
-                pass
 
     def peak(self) -> int:
         """Bytes above the start."""

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from siliforce.errors import ConfigError
 from siliforce.species import Species
 from siliforce.training.options import Options
 
 if TYPE_CHECKING:
-    from siliforce.data import Dataset, DataStats
+    from siliforce.data import DataStats
 
 
 class NormaliseConfig(Options):
@@ -24,10 +23,10 @@ class NormaliseConfig(Options):
         description="normalised: (E - E0 - μN)/σ; centred: σ = 1 eV; none: σ = 1 eV, E0 = μ = 0",
     )
     scale: Literal["rms_force", "std_energy"] = Field(
-        "rms_force", description="σ: RMS force component (eV/Å) or spread of E/N (eV)"
+        "rms_force", description="σ: RMS force component, or spread of (E - E0)/N"
     )
-    atomic_energies: Literal["auto", "least_squares"] | dict[str, float] = Field(
-        "auto", description="E0: auto (isolated atoms, else least squares) or eV per element"
+    atomic_energies: Literal["auto"] | dict[str, float] = Field(
+        "auto", description="E0: eV per element; auto: isolated atoms, else least squares"
     )
     shift: Literal["auto", "mean", "zero"] = Field(
         "auto", description="μ: auto is zero where isolated atoms are pinned to known energies"
@@ -60,32 +59,51 @@ class Normalisation:
     note: str
 
 
+def given_energies(config: NormaliseConfig) -> dict[int, float] | None:
+    """E0 by atomic number if the configuration names them."""
+    values = config.atomic_energies
+    if not isinstance(values, dict):
+        return None
+    return dict(zip(Species.from_symbols(values).numbers, values.values(), strict=True))
+
+
 def normalisation(
-    config: NormaliseConfig, data: Dataset, stats: DataStats, species: Species, pinned: bool
+    config: NormaliseConfig, stats: DataStats, species: Species, pinned: bool
 ) -> Normalisation:
-    """The constants that `config` asks for, from a training set.
+    """The constants that `config` asks for.
 
     Args:
+        stats: of the training set, with the reference energies of `given_energies`.
+        species: of the potential.
         pinned: whether the potential pins isolated atoms to their reference energies.
-
-    Raises:
-        ConfigError: E0 given for some elements only, or a scale that the labels do not have.
     """
     if config.kind == "none":
-        zeros = np.zeros(len(species))
-        return Normalisation(zeros, 0.0, 1.0, stats.mean_neighbors, "E0 = 0")
-    energies, how = _atomic_energies(config, stats, species)
-    known = how != "least squares"
+        note = "energies as they are: E0 = 0, no shift, no scale"
+        return Normalisation(np.zeros(len(species)), 0.0, 1.0, stats.mean_neighbors, note)
+    references = stats.references
+    energies = np.array([references.energies[z] for z in species.numbers])
+    fitted = references.method == "least squares"
     shift = 0.0
-    if config.shift == "mean" or (config.shift == "auto" and not (pinned and known)):
-        shift = _mean_residual(data, energies, species)
-    scale = 1.0
-    if config.kind == "normalised":
-        scale = stats.rms_force if config.scale == "rms_force" else stats.std_energy
-        if not (np.isfinite(scale) and scale > 0):
-            if config.scale == "rms_force":
-                scale = stats.std_energy
-            scale = scale if np.isfinite(scale) and scale > 0 else 1.0
+    if config.shift == "mean" or (config.shift == "auto" and (fitted or not pinned)):
+        shift = stats.mean_residual_per_atom
+    scale = _scale(config, stats)
     values = ", ".join(f"{s} {e:.4f}" for s, e in zip(species.symbols, energies, strict=True))
-    note = f"E0 by {how} (eV): {values}; shift {shift:.4f} eV, scale {scale:.4f} eV"
-    return Normalisation(energies, shift, float(scale), stats.mean_neighbors, note)
+    note = f"E0 by {references.method}: {values} eV; shift {shift:.4g} eV, scale {scale:.4g} eV"
+    if fitted and references.undetermined:
+        note += (
+            f". The compositions determine only {references.rank} of {references.n_elements} E0 "
+            "(the even solution is taken): energies of other compositions will mean nothing, "
+            "unless train.normalise.atomic_energies gives E0"
+        )
+    return Normalisation(energies, shift, scale, stats.mean_neighbors, note)
+
+
+def _scale(config: NormaliseConfig, stats: DataStats) -> float:
+    """σ; the other choice, then 1 eV, where labels are missing or all alike."""
+    if config.kind == "centred":
+        return 1.0
+    choices = [stats.rms_force, stats.std_residual_per_atom]
+    if config.scale == "std_energy":
+        choices.reverse()
+    usable = [c for c in choices if np.isfinite(c) and c > 1e-8]
+    return float(usable[0]) if usable else 1.0

@@ -29,7 +29,7 @@ class Optimiser:
         named = [(n, p) for n, p in potential.named_parameters() if p.requires_grad]
         if not named:
             raise ConfigError("the model has no parameters to train")
-        self.parameters = [p for _, p in named]
+        self.parameters: list[Tensor] = [p for _, p in named]
         self.gradient = torch.zeros(
             sum(p.numel() for p in self.parameters),
             dtype=self.parameters[0].dtype,

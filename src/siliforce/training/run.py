@@ -11,8 +11,8 @@ from siliforce.potential import Potential
 from siliforce.training import checkpoint, record
 from siliforce.training.build import ModelChoice
 from siliforce.training.console import Console
-from siliforce.training.distributed import World, join_world
-from siliforce.training.inputs import DataConfig, Source, load_training_data
+from siliforce.training.distributed import join_world
+from siliforce.training.inputs import IN_MEMORY, DataConfig, Source, load_training_data
 from siliforce.training.options import parse
 from siliforce.training.runlog import read_metrics
 from siliforce.training.session import Restart, Session

@@ -88,7 +88,7 @@ def within_budget(frames: np.ndarray, cost: np.ndarray, budget: int) -> list[np.
     portions: list[list[int]] = [[]]
     load = 0
     for frame in frames:
-        if portions[-1] and load + cost[frame] > budget or load >= target:
+        if (portions[-1] and load + cost[frame] > budget) or load >= target:
             portions.append([])
             load = 0
         portions[-1].append(int(frame))

@@ -29,7 +29,7 @@ from siliforce.training.console import Console
 from siliforce.training.distributed import World
 from siliforce.training.estimate import estimate
 from siliforce.training.inputs import TrainingData
-from siliforce.training.normalise import normalisation
+from siliforce.training.normalise import given_energies, normalisation
 from siliforce.training.sampler import within_budget
 from siliforce.training.settings import HOW_ONLY, TrainConfig, default_batch_size, resolve
 from siliforce.training.trainer import INTERRUPTED, State, Trainer
@@ -132,9 +132,8 @@ class Session:
         train, valid = self.inputs.train, self.inputs.valid
         check_elements(train.elements, valid.elements)
         species = Species(tuple(train.elements))
-        stats = self.stats(self.choice.architecture(preset).cutoff)
-        pinned = self.choice.pins(preset)
-        constants = normalisation(config.normalise, train, stats, species, pinned)
+        stats = self.stats(self.choice.architecture(preset).cutoff, config)
+        constants = normalisation(config.normalise, stats, species, self.choice.pins(preset))
         self.console.say(constants.note)
         card = self._card(stats)
         potential = build_potential(self.choice, preset, species, constants, config, card)
@@ -143,10 +142,11 @@ class Session:
             potential.model.fit_constants(ConstantsGraphs(train, potential, config.seed))
         return potential.to(self.device)
 
-    def stats(self, cutoff: float) -> DataStats:
+    def stats(self, cutoff: float, config: TrainConfig) -> DataStats:
         """Statistics of the training set."""
         if cutoff not in self._stats:
-            self._stats[cutoff] = compute_stats(self.inputs.train, cutoff)
+            given = given_energies(config.normalise)
+            self._stats[cutoff] = compute_stats(self.inputs.train, cutoff, given)
         return self._stats[cutoff]
 
     def _card(self, stats: DataStats) -> Card:
@@ -311,3 +311,13 @@ class ConstantsGraphs:
         for portion in within_budget(self.frames, costs, max(int(costs.max()), 50_000)):
             graph = self.data.batch(portion, potential.cutoff, needs, dtype).graph
             yield graph.replace(species=self.lookup[graph.numbers])
+
+
+def _labels(data: Dataset) -> dict[str, bool]:
+    """Which labels any frame has."""
+    stress = data.records["stress"]
+    return {
+        "energy": bool(np.isfinite(data.energies).any()),
+        "forces": any(frame.forces is not None for frame in data),
+        "stress": bool(np.isfinite(stress).all(axis=(1, 2)).any()),
+    }

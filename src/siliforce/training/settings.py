@@ -17,9 +17,7 @@ from siliforce.training.schedule import ScheduleConfig
 DEFAULT_EPOCHS = 200
 """Budget if neither epochs nor a time limit is given."""
 
-HOW_ONLY = frozenset(
-    {"device", "checkpoint_every", "max_edges", "tensorboard", "compile", "seeds"}
-)
+HOW_ONLY = frozenset({"device", "checkpoint_every", "max_edges", "tensorboard", "compile", "seeds"})
 """Options that change how a training runs, not what it learns; free to change on restart."""
 
 

@@ -22,7 +22,7 @@ from siliforce.training.distributed import World
 from siliforce.training.loader import Loader, StepData, prefetch
 from siliforce.training.loss import Loss, label_counts, residuals
 from siliforce.training.memory import is_out_of_memory, release
-from siliforce.training.metrics import N_SUMS, error_sums, error_summary
+from siliforce.training.metrics import N_SUMS, error_summary, error_sums
 from siliforce.training.optimiser import Optimiser
 from siliforce.training.runlog import MetricsLog
 from siliforce.training.sampler import EdgeBudgetSampler, by_rank, within_budget

@@ -89,9 +89,7 @@ class MemoryDataset:
         a = self.atoms[i]
         key = (id(a), cutoff)
         if key not in self._cache:
-            self._cache[key] = System.build(
-                a.numbers, a.positions, np.array(a.cell), a.pbc, cutoff
-            )
+            self._cache[key] = System.build(a.numbers, a.positions, np.array(a.cell), a.pbc, cutoff)
         return self._cache[key]
 
 

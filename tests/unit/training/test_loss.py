@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from siliforce.graph import Topology
 from siliforce.potential import Prediction
 from siliforce.training.loss import LateWeights, Loss, LossConfig, label_counts, residuals
-from siliforce.training.metrics import error_sums, error_summary
-from siliforce.graph import Topology
+from siliforce.training.metrics import error_summary, error_sums
 from tests.unit.training.frames import morse_silicon
 
 
@@ -76,7 +76,9 @@ def test_huber_is_quadratic_then_linear(data):
     batch = batch_of(data)
     prediction = noisy_prediction(batch)
     _, f, _ = deltas(batch, prediction)
-    terms = mean_terms(LossConfig(kind="huber", norm="component", huber_delta=0.5), batch, prediction)
+    terms = mean_terms(
+        LossConfig(kind="huber", norm="component", huber_delta=0.5), batch, prediction
+    )
     x = np.abs(f)
     expected = np.where(x < 0.5, 0.5 * x**2, 0.5 * (x - 0.25)).mean()
     np.testing.assert_allclose(terms[1], expected, rtol=1e-12)

@@ -12,7 +12,7 @@ ATOMS = np.full(11, 4)
 
 
 def sampler(**changes):
-    options = dict(batch_size=4, max_edges=300, seed=1) | changes
+    options = {"batch_size": 4, "max_edges": 300, "seed": 1} | changes
     return EdgeBudgetSampler(EDGES, ATOMS, **options)
 
 

@@ -85,7 +85,13 @@ class StopAt:
 @pytest.mark.parametrize("every", [0, 1e9])
 def test_resume_is_exact(tmp_path, step, every):
     """Killed at any step, with a checkpoint at every step or only the first."""
-    options = dict(epochs=3, n_train=12, checkpoint_every=every, amsgrad=True, weight_decay=1e-4)
+    options = {
+        "epochs": 3,
+        "n_train": 12,
+        "checkpoint_every": every,
+        "amsgrad": True,
+        "weight_decay": 1e-4,
+    }
     whole = make_trainer(tmp_path / "whole", **options)
     whole.fit()
     broken = make_trainer(tmp_path / "broken", **options)
