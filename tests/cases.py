@@ -27,12 +27,14 @@ class Case:
         model: its name.
         no_force_gradient: end of a parameter's name -> why a loss on forces alone cannot reach it.
         overfit_lr, overfit_steps: how its `tiny` preset learns four structures.
+        scale: of the potential, so that random weights give forces of usual size, eV.
     """
 
     model: str
     no_force_gradient: Mapping[str, str] = field(default_factory=dict)
     overfit_lr: float = 1e-2
     overfit_steps: int = 200
+    scale: float = 1.3
 
     def __str__(self) -> str:
         return self.model
@@ -41,6 +43,7 @@ class Case:
 CASES = (
     Case("bpnn", {"layers.1.bias.weight": "the last bias adds a constant to the energy"}),
     Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
+    Case("mace", scale=20.0),
 )
 
 
@@ -67,7 +70,7 @@ def build_potential(
     species = Species.from_symbols(SYMBOLS)
     model = model_class(model_class.presets["tiny"], len(species), mean_neighbors=11.5)
     potential = Potential(
-        model, species, np.array(ATOMIC_ENERGIES), scale=1.3, pin_isolated=pin_isolated
+        model, species, np.array(ATOMIC_ENERGIES), scale=case.scale, pin_isolated=pin_isolated
     )
     potential.set_dtype(dtype)
     graph = graph_of(potential, [make() for make in STRUCTURES.values()])
