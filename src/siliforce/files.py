@@ -27,3 +27,12 @@ def write_atomic(path: str | Path, content: bytes | str) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def cache_folder() -> Path:
+    """Folder for what siliforce can make again: `SILIFORCE_CACHE`, else the user's cache."""
+    given = os.environ.get("SILIFORCE_CACHE")
+    if given:
+        return Path(given)
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "siliforce"

@@ -1,0 +1,238 @@
+"""Datasets: frames of one or several stores, ready to be batched."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from siliforce.data.batch import Batch, Targets
+from siliforce.data.frame import Frame, Tag
+from siliforce.data.neighbor_cache import NeighborCache
+from siliforce.data.store import Store
+from siliforce.errors import DataError
+from siliforce.graph import Topology
+from siliforce.graph.graph import assemble
+
+
+class Dataset:
+    """A view of frames in stores; subsets share the stores and the neighbour lists.
+
+    Attributes:
+        stores: where the frames are.
+        indices: rows, counted through the stores, (n_frames,).
+    """
+
+    def __init__(self, stores: Sequence[Store], indices: np.ndarray | None = None) -> None:
+        self.stores = tuple(stores)
+        self._starts = np.cumsum([0, *(len(s) for s in self.stores)])
+        everything = np.arange(self._starts[-1])
+        self.indices = everything if indices is None else np.asarray(indices, dtype=np.int64)
+        self._caches: dict[float, list[NeighborCache]] = {}
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Dataset]) -> Dataset:
+        """One dataset of several, in order."""
+        starts = np.cumsum([0, *(p._starts[-1] for p in parts)])
+        rows = [p.indices + start for p, start in zip(parts, starts, strict=False)]
+        return cls([s for p in parts for s in p.stores], np.concatenate(rows))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Frame:
+        store, row = self._locate(int(self.indices[index]))
+        return self.stores[store][row]
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[i] for i in range(len(self)))
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
+        """The given rows of this dataset, sharing its neighbour lists."""
+        chosen = Dataset(self.stores, self.indices[np.asarray(indices, dtype=np.int64)])
+        chosen._caches = self._caches
+        return chosen
+
+    # -- facts of the frames ------------------------------------------------------------------
+
+    @cached_property
+    def records(self) -> np.ndarray:
+        """One record per frame (`siliforce.data.store.RECORD`), (n_frames,)."""
+        if len(self.stores) == 1:
+            return self.stores[0].records[self.indices]
+        return np.concatenate([s.records for s in self.stores])[self.indices]
+
+    @property
+    def n_atoms(self) -> np.ndarray:
+        """(n_frames,)."""
+        return self.records["n_atoms"]
+
+    @property
+    def energies(self) -> np.ndarray:
+        """(n_frames,), eV, NaN where missing."""
+        return self.records["energy"]
+
+    @cached_property
+    def counts(self) -> tuple[tuple[int, ...], np.ndarray]:
+        """Elements by atomic number, and how often each frame has them, (n_frames, n_elements)."""
+        table = np.zeros((len(self), 256), dtype=np.int64)
+        for row, numbers in enumerate(self._numbers()):
+            table[row] = np.bincount(numbers, minlength=256)
+        present = np.flatnonzero(table.any(axis=0))
+        return tuple(int(z) for z in present), table[:, present]
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers."""
+        return self.counts[0]
+
+    @cached_property
+    def _texts(self) -> list[dict]:
+        places = (self._locate(int(i)) for i in self.indices)
+        return [self.stores[store].texts(row) for store, row in places]
+
+    @property
+    def groups(self) -> list[str]:
+        """Trajectory of each frame; empty strings where unknown."""
+        return [t["group"] for t in self._texts]
+
+    @property
+    def config_types(self) -> list[str]:
+        """Kind of each frame; empty strings where unknown."""
+        return [t["config_type"] for t in self._texts]
+
+    @property
+    def sources(self) -> list[str]:
+        """File and position of each frame."""
+        return [t["source"] for t in self._texts]
+
+    @property
+    def tag_names(self) -> list[str]:
+        """Names of all tags, sorted."""
+        return sorted({name for t in self._texts for name in t["tags"]})
+
+    def tags(self, name: str) -> list[Tag | None]:
+        """Values of a tag, None where a frame has none.
+
+        Raises:
+            KeyError: no frame has it.
+        """
+        values = [t["tags"].get(name) for t in self._texts]
+        if all(v is None for v in values):
+            raise KeyError(name)
+        return values
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits that name the frames, their labels and their order."""
+        return hashlib.blake2b(self.records["digest"].tobytes(), digest_size=8).hexdigest()
+
+    @property
+    def facts(self) -> dict:
+        """Facts on which all stores agree (level of theory, licence ...)."""
+        first, *rest = [s.facts for s in self.stores]
+        return {k: v for k, v in first.items() if all(f.get(k) == v for f in rest)}
+
+    # -- batches ------------------------------------------------------------------------------
+
+    def edge_counts(self, cutoff: float) -> np.ndarray:
+        """Edges of each frame, (n_frames,); computes neighbour lists that are missing."""
+        counts = [cache.edge_counts for cache in self._neighbors(cutoff)]
+        return np.concatenate(counts)[self.indices]
+
+    def edge_lengths(self, index: int, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Center, neighbor and length (Å) of every edge of one frame, (n_edges,) each."""
+        store, row = self._locate(int(self.indices[index]))
+        cache, frame = self._neighbors(cutoff)[store], self[index]
+        edges = cache.edges(row)
+        first = int(self.records[index]["first_atom"])
+        center = np.repeat(np.arange(frame.n_atoms), cache.degree[first : first + frame.n_atoms])
+        neighbor = np.array(cache.neighbor[edges], dtype=np.int64)
+        vectors = frame.positions[neighbor] - frame.positions[center]
+        lengths = np.linalg.norm(vectors + cache.shift[edges] @ frame.cell, axis=1)
+        return center, neighbor, lengths
+
+    def batch(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        cutoff: float,
+        topology: Topology,
+        dtype: torch.dtype = torch.float32,
+    ) -> Batch:
+        """Frames as one graph with their labels.
+
+        Args:
+            indices: rows of this dataset.
+            cutoff: Å.
+            topology: what the model needs.
+            dtype: of the edge vectors.
+
+        Raises:
+            DataError: no rows.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        if len(rows) == 0:
+            raise DataError("a batch needs at least one frame")
+        caches = self._neighbors(cutoff)
+        places = [self._locate(int(i)) for i in self.indices[rows]]
+        records = self.records[rows]
+        sizes = records["n_atoms"]
+        columns: dict[str, list[np.ndarray]] = {
+            name: [] for name in ("numbers", "positions", "forces", "degree", "neighbor", "shift")
+        }
+        for (s, row), record in zip(places, records, strict=True):
+            store, cache = self.stores[s], caches[s]
+            first = int(record["first_atom"])
+            atoms, edges = slice(first, first + int(record["n_atoms"])), cache.edges(row)
+            for name in ("numbers", "positions", "forces"):
+                columns[name].append(getattr(store, name)[atoms])
+            columns["degree"].append(cache.degree[atoms])
+            columns["neighbor"].append(cache.neighbor[edges])
+            columns["shift"].append(cache.shift[edges])
+        joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+        n_edges = [len(part) for part in columns["neighbor"]]
+        neighbor = joined["neighbor"].astype(np.int64)
+        neighbor += np.repeat(np.cumsum(sizes) - sizes, n_edges)
+        center = np.repeat(np.arange(len(joined["degree"])), joined["degree"])
+        t = torch.from_numpy
+        graph = assemble(
+            numbers=t(joined["numbers"].astype(np.int64)),
+            positions=t(joined["positions"]),
+            sizes=t(sizes.astype(np.int64)),
+            cell=t(records["cell"].copy()),
+            pbc=t(records["pbc"].copy()),
+            center=t(center),
+            neighbor=t(neighbor),
+            cell_shifts=t(joined["shift"].astype(np.float64)),
+            topology=topology,
+            dtype=dtype,
+        )
+        targets = Targets(
+            energy=t(records["energy"].copy()),
+            forces=t(joined["forces"]),
+            stress=t(records["stress"].copy()),
+            n_atoms=t(sizes.astype(np.int64)),
+            weight=t(records["weight"].copy()),
+            frame_index=t(rows),
+        )
+        return Batch(graph, targets)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _locate(self, row: int) -> tuple[int, int]:
+        store = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return store, row - int(self._starts[store])
+
+    def _numbers(self) -> Iterator[np.ndarray]:
+        for row, record in zip(self.indices, self.records, strict=True):
+            first = int(record["first_atom"])
+            store = self.stores[self._locate(int(row))[0]]
+            yield store.numbers[first : first + int(record["n_atoms"])]
+
+    def _neighbors(self, cutoff: float) -> list[NeighborCache]:
+        if cutoff not in self._caches:
+            self._caches[cutoff] = [NeighborCache(s, cutoff) for s in self.stores]
+        return self._caches[cutoff]
