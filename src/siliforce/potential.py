@@ -106,7 +106,7 @@ class Potential(nn.Module):
         self.model = model
         self.species = species
         self.pin_isolated = pin_isolated
-        self.repulsion = repulsion
+        self.repulsion = None if repulsion is None else repulsion.to(self.dtype)
         self.preset = preset
         self.card = card or Card()
         e0 = torch.as_tensor(np.asarray(atomic_energies, dtype=np.float64)).reshape(len(species))

@@ -14,6 +14,9 @@ from siliforce.species import Species
 COULOMB = 14.399645
 """e²/(4πε0), eV Å."""
 
+SCREENING = ((0.18175, 3.19980), (0.50986, 0.94229), (0.28022, 0.40290), (0.02817, 0.20162))
+"""Coefficients and exponents of the universal screening function."""
+
 
 class ZBL(nn.Module):
     """Screened Coulomb repulsion, switched off smoothly at the sum of the covalent radii.
@@ -27,19 +30,13 @@ class ZBL(nn.Module):
         Ziegler, Biersack, Littmark, The Stopping and Range of Ions in Solids (1985).
     """
 
-    _coefficients: Tensor
-    _exponents: Tensor
-
     def __init__(self, species: Species) -> None:
+        """Build in float64; the potential brings it to the dtype of its model."""
         super().__init__()
-        numbers = torch.tensor(species.numbers, dtype=torch.get_default_dtype())
-        radii = torch.tensor([covalent_radii[z] for z in species.numbers], dtype=numbers.dtype)
+        numbers = torch.tensor(species.numbers, dtype=torch.float64)
+        radii = torch.tensor([covalent_radii[z] for z in species.numbers], dtype=torch.float64)
         self.number = SpeciesTable(numbers, trainable=False)
         self.radius = SpeciesTable(radii, trainable=False)
-        coefficients = torch.tensor([0.18175, 0.50986, 0.28022, 0.02817])
-        exponents = torch.tensor([3.19980, 0.94229, 0.40290, 0.20162])
-        self.register_buffer("_coefficients", coefficients, persistent=False)
-        self.register_buffer("_exponents", exponents, persistent=False)
 
     def forward(self, graph: Graph) -> Tensor:
         """Energies of the atoms, eV, (n_atoms,)."""
@@ -48,7 +45,7 @@ class ZBL(nn.Module):
         z_i, z_j = z[graph.center], z[graph.neighbor]
         screening = 0.46850 / (z_i**0.23 + z_j**0.23)
         x = lengths / screening
-        phi = (self._coefficients * torch.exp(-self._exponents * x[:, None])).sum(dim=1)
+        phi = sum((c * torch.exp(-k * x) for c, k in SCREENING), torch.zeros_like(x))
         reach = radius[graph.center] + radius[graph.neighbor]
         pair = COULOMB * z_i * z_j / lengths * phi * polynomial_envelope(lengths / reach, 6)
         return pair.new_zeros(graph.n_atoms).index_add(0, graph.center, 0.5 * pair)
