@@ -19,7 +19,7 @@ def hardware_stamp(device: torch.device | str = "cpu") -> dict[str, Any]:
     stamp: dict[str, Any] = {
         "device": torch.device(device).type,
         "cpu": cpu_model(),
-        "cores": usable_cores(),
+        "n_cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -44,8 +44,8 @@ def describe_hardware(stamp: dict[str, Any]) -> str:
         return f"{stamp['gpu']}, {torch_version}"
     threads = stamp.get("threads", "?")
     plural = "" if threads == 1 else "s"
-    cpu = stamp.get("cpu", "unknown processor")
-    return f"{cpu}, {threads} thread{plural} of {stamp.get('cores', '?')} cores, {torch_version}"
+    cpu, cores = stamp.get("cpu", "unknown processor"), stamp.get("n_cores", "?")
+    return f"{cpu}, {threads} thread{plural} of {cores} cores, {torch_version}"
 
 
 def cpu_model() -> str:

@@ -147,7 +147,8 @@ def radial_distribution(
         cutoff, width: of the histogram, Å.
 
     Returns:
-        `r` (middle of the bins, Å) and `g`, lists by pair `A-B`; empty without periodic frames.
+        `r` (middle of the bins, Å), `g` by pair `A-B`, and `main`, the pair of the most frequent
+        element; empty without periodic frames.
     """
     if not frames or not frames[0].pbc.all():
         return {}
@@ -167,7 +168,9 @@ def radial_distribution(
             ideal = counts[a] * counts[b] / frame.get_volume() * shells
             found[a, b] += histogram / ideal / len(frames)
     middle = 0.5 * (edges[1:] + edges[:-1])
-    return {"r": middle.tolist(), "g": {pair_name(*p): g.tolist() for p, g in found.items()}}
+    most = max(elements, key=lambda z: counts[z])
+    by_pair = {pair_name(*p): g.tolist() for p, g in found.items()}
+    return {"r": middle.tolist(), "g": by_pair, "main": pair_name(most, most)}
 
 
 def _pairs(frame: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

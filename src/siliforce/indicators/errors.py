@@ -173,6 +173,17 @@ METRICS: dict[str, tuple[str, Any]] = {
 }
 
 
+BY_CATEGORY = (
+    "energy_mae",
+    "energy_rmse",
+    "energy_shift",
+    "forces_mae",
+    "forces_rmse",
+    "forces_relative",
+    "stress_mae",
+)
+
+
 def statistics(sums: Sums) -> dict[str, np.ndarray]:
     """The averages of `METRICS` from sums, one value per unit; NaN without labels."""
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -292,10 +303,9 @@ def _by_label(predictions: Predictions, labels: np.ndarray) -> list[dict[str, An
     found = statistics(unit_sums(predictions, unit))
     frames = np.bincount(unit)
     atoms = np.bincount(unit, predictions.n_atoms).astype(int)
-    kept = ("energy_mae", "energy_rmse", "energy_shift", "forces_mae", "forces_rmse", "stress_mae")
     rows = [
         {"label": str(name), "n_frames": int(frames[k]), "n_atoms": int(atoms[k])}
-        | {column: _number(found[column][k]) for column in kept}
+        | {column: _number(found[column][k]) for column in BY_CATEGORY}
         for k, name in enumerate(names)
     ]
     return _worst_first(rows)
@@ -306,21 +316,25 @@ def _by_element(predictions: Predictions) -> list[dict[str, Any]]:
     labelled = np.isfinite(errors).all(axis=1)
     rows = []
     for z in np.unique(predictions.numbers):
-        own = errors[(predictions.numbers == z) & labelled]
-        rows.append(
-            {
-                "label": chemical_symbols[z],
-                "n_atoms": len(own),
-                "forces_mae": _number(np.abs(own).mean() if len(own) else np.nan),
-                "forces_rmse": _number(np.sqrt(np.square(own).mean()) if len(own) else np.nan),
-                "forces_max": _number(np.linalg.norm(own, axis=1).max(initial=0.0)),
-            }
-        )
+        chosen = (predictions.numbers == z) & labelled
+        own, truth = errors[chosen], MEV * predictions.forces_ref[chosen]
+        row: dict[str, Any] = {"label": chemical_symbols[z], "n_atoms": len(own)}
+        if len(own):
+            rmse = np.sqrt(np.square(own).mean())
+            row["forces_mae"] = _number(np.abs(own).mean())
+            row["forces_rmse"] = _number(rmse)
+            row["forces_relative"] = _ratio(100 * rmse, np.sqrt(np.square(truth).mean()))
+            row["forces_max"] = _number(np.linalg.norm(own, axis=1).max())
+        rows.append(row)
     return _worst_first(rows)
 
 
+def _ratio(above: float, below: float) -> float | None:
+    return float(above / below) if below > 0 else None
+
+
 def _worst_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: -(row["forces_rmse"] or 0.0))[:MAX_ROWS]
+    return sorted(rows, key=lambda row: -(row.get("forces_rmse") or 0.0))[:MAX_ROWS]
 
 
 def _number(value: float) -> float | None:

@@ -122,15 +122,13 @@ def _empty_table(dataset: Dataset, tags: tuple[str, ...]) -> Predictions:
 
 
 def _tag(dataset: Dataset, name: str) -> np.ndarray | None:
+    """Values of a tag as text, empty where a frame has none; None if no frame has it."""
     try:
-        values = np.asarray(dataset.tags(name))
-    except (KeyError, DataError):
+        values = dataset.tags(name)
+    except KeyError:
         return None
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).any():
-            return None
-        return np.array(["" if not np.isfinite(v) else f"{v:g}" for v in values])
-    return values.astype(str)
+    texts = [f"{v:g}" if isinstance(v, float) else "" if v is None else str(v) for v in values]
+    return np.array(texts)
 
 
 def packed(edge_counts: np.ndarray, budget: int) -> Iterator[np.ndarray]:

@@ -71,7 +71,7 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_hardware_stamp_names_the_machine():
     stamp = hardware_stamp()
-    assert stamp["cores"] == usable_cores() >= 1
+    assert stamp["n_cores"] == usable_cores() >= 1
     assert stamp["cpu"]
     assert "gpu" not in stamp
     json.dumps(stamp)

@@ -1,0 +1,316 @@
+"""The tables of the report: rows of cells that show a text and sort by a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from siliforce.hardware import describe_hardware
+from siliforce.indicators.base import Metric, Result
+from siliforce.models import get_model
+from siliforce.report.load import Run
+from siliforce.report.numbers import duration, interval, shown, spread
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, what it sorts by, a remark for hovering, and whether it is the best."""
+
+    text: str
+    value: float | str | None = None
+    note: str = ""
+    best: bool = False
+    style: int | None = None
+
+
+@dataclass
+class Table:
+    """Columns are (heading, unit); `rows` of cells."""
+
+    columns: list[tuple[str, str]]
+    rows: list[list[Cell]]
+    caption: str = ""
+    sortable: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sortable = len(self.rows) > 1
+
+
+SETS = ("train", "valid", "test")
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    "energy_rmse": ("energy RMSE", "meV/atom"),
+    "energy_mae": ("energy MAE", "meV/atom"),
+    "energy_rmse_shifted": ("energy RMSE, constant removed", "meV/atom"),
+    "forces_rmse": ("force RMSE", "meV/Å"),
+    "forces_mae": ("force MAE", "meV/Å"),
+    "forces_relative": ("force RMSE / typical force", "%"),
+    "stress_rmse": ("stress RMSE", "GPa"),
+    "ef": ("EF", "eV/atom + eV/Å"),
+}
+
+
+def overview(runs: Sequence[Run]) -> Table:
+    """One line per model: size, training, errors on held-out frames, speed."""
+    shown_metrics = ("energy_rmse", "energy_mae", "forces_rmse", "forces_mae", "stress_rmse")
+    metrics = [m for m in shown_metrics if any(_held(run, m) is not None for run in runs)]
+    columns = [("model", ""), ("parameters", ""), ("epochs", ""), ("training", "")]
+    columns += [COLUMNS[m] for m in metrics] + [("energy + forces", "µs/atom")]
+    rows = []
+    for run in runs:
+        record = run.record
+        wall = record.get("wall_s")
+        row = [
+            Cell(run.name, run.name, _title(run), style=run.style),
+            Cell(shown(record.get("n_parameters")), record.get("n_parameters")),
+            Cell(shown(record.get("epochs")), record.get("epochs")),
+            Cell(duration(wall), wall, describe_hardware(record.get("hardware", {}))),
+        ]
+        row += [_cell(_held(run, m)) for m in metrics]
+        fast = next((r.metric("energy_forces") for r in run.of("speed")), None)
+        rows.append([*row, _cell(fast)])
+    _mark_best(rows, first=4)
+    return Table(columns, rows, _tested_on(runs))
+
+
+def _held(run: Run, name: str) -> Metric | None:
+    found = run.held_out.metric(name) if run.held_out else None
+    return None if found is None or found.value is None else found
+
+
+def _title(run: Run) -> str:
+    name = str(run.record.get("model") or (run.header or {}).get("model") or "")
+    try:
+        model = get_model(name)
+    except Exception:
+        return name
+    return f"{model.title}: {model.reference}"
+
+
+def _cell(metric: Metric | None, digits: int = 3) -> Cell:
+    if metric is None:
+        return Cell("–", None, "not measured")
+    between = interval(metric.low, metric.high)
+    note = f"95 %: {between}" if between else metric.note
+    return Cell(shown(metric.value, digits), metric.value, note)
+
+
+def _mark_best(rows: list[list[Cell]], first: int) -> None:
+    """The smallest value of each column from `first` on, where several are compared."""
+    for column in range(first, len(rows[0]) if rows else 0):
+        values = [r[column].value for r in rows]
+        numbers = [v for v in values if isinstance(v, int | float)]
+        if len(numbers) < 2:
+            continue
+        for row in rows:
+            cell = row[column]
+            if cell.value == min(numbers):
+                row[column] = Cell(cell.text, cell.value, cell.note, best=True)
+
+
+def _tested_on(runs: Sequence[Run]) -> str:
+    sets = {
+        (r.split, r.provenance.get("n_frames"), r.provenance.get("n_atoms"))
+        for run in runs
+        if (r := run.held_out)
+    }
+    if not sets:
+        return "Errors on held-out frames have not been measured."
+    parts = [
+        f"{frames} {'test' if split == 'test' else 'validation'} frames ({shown(atoms)} atoms)"
+        for split, frames, atoms in sorted(sets, key=str)
+    ]
+    return f"Errors on {' and '.join(parts)}, which no model was trained on."
+
+
+def error_sets(runs: Sequence[Run]) -> Table | None:
+    """Errors of every model on every set, with 95 % intervals below the numbers."""
+    rows = []
+    metrics = [m for m in COLUMNS if m != "forces_relative"]
+    for run in runs:
+        for result in sorted(run.of("errors"), key=_order):
+            cells = [_with_interval(result.metric(m)) for m in metrics]
+            frames = result.provenance.get("n_frames")
+            head = [
+                Cell(run.name, run.name, style=run.style),
+                Cell(result.split.replace(":", ": "), _order(result)[0]),
+                Cell(shown(frames), frames),
+            ]
+            rows.append(head + cells)
+    kept = [k for k in range(len(metrics)) if any(r[3 + k].value is not None for r in rows)]
+    if not rows:
+        return None
+    columns = [("model", ""), ("set", ""), ("frames", "")] + [COLUMNS[metrics[k]] for k in kept]
+    rows = [r[:3] + [r[3 + k] for k in kept] for r in rows]
+    return Table(columns, rows)
+
+
+def _order(result: Result) -> tuple[int, str]:
+    return (*SETS, result.split).index(result.split), result.split
+
+
+def _with_interval(metric: Metric | None) -> Cell:
+    cell = _cell(metric)
+    if metric is None or metric.low is None:
+        return cell
+    return Cell(cell.text, cell.value, interval(metric.low, metric.high))
+
+
+def gaps(runs: Sequence[Run]) -> Table | None:
+    """OOD sets against the test set."""
+    rows = []
+    for run in runs:
+        inside = run.errors("test")
+        for result in run.ood:
+            row = [Cell(run.name, run.name, style=run.style), Cell(result.split[4:], result.split)]
+            for name in ("energy_rmse", "forces_rmse"):
+                one, two = inside.value(name) if inside else None, result.value(name)
+                ratio = two / one if one and two is not None else None
+                row += [Cell(shown(one), one), Cell(shown(two), two)]
+                row.append(Cell("–" if ratio is None else f"{shown(ratio, 2)} ×", ratio))
+            rows.append(row)
+    columns = [("model", ""), ("set", "")]
+    for name, unit in (("energy", "meV/atom"), ("forces", "meV/Å")):
+        columns += [(f"{name}, test", unit), (f"{name}, OOD", unit), ("ratio", "")]
+    return Table(columns, rows) if rows else None
+
+
+def bulk(entries: Sequence[tuple[Run, Result]]) -> Table:
+    """B0 and V0 of one structure, with the reference's if there is one."""
+    rows: list[list[Cell]] = []
+    truth: dict[str, Any] = {}
+    n_atoms = 1
+    for run, result in entries:
+        truth = result.curves.get("reference_fit", truth)
+        n_atoms = result.curves["n_atoms"]
+        cells = [Cell(run.name, run.name, style=run.style)]
+        for name, shown_as, digits in (("V0", "V0_per_atom", 4), ("B0", "B0", 3)):
+            cells.append(_cell(result.metric(shown_as), digits))
+            wrong = result.value(f"{name}_error")
+            cells.append(Cell("–" if wrong is None else f"{wrong:+.1f}".replace("-", "−"), wrong))
+        rows.append(cells)
+    columns = [("model", ""), ("V0", "Å³/atom"), ("error", "%"), ("B0", "GPa"), ("error", "%")]
+    if truth:
+        values = [
+            Cell(shown(truth["V0"] / n_atoms, 4)),
+            Cell(""),
+            Cell(shown(truth["B0"])),
+            Cell(""),
+        ]
+        rows.append([Cell("DFT", style=9), *values])
+    else:
+        rows = [[r[0], r[1], r[3]] for r in rows]
+        columns = [columns[0], columns[1], columns[3]]
+    return Table(columns, rows)
+
+
+def dynamics(entries: Sequence[tuple[Run, Result]]) -> Table:
+    """What happened in the runs of one structure."""
+    columns = [
+        ("model", ""),
+        ("outcome", ""),
+        ("time reached", "ps"),
+        ("mean temperature", "K"),
+        ("energy drift", "meV/atom/ps"),
+        ("shortest distance", "Å"),
+        ("speed", "µs/atom/step"),
+    ]
+    names = ("survived", "temperature_mean", "energy_drift", "min_distance", "md_speed")
+    rows = [
+        [
+            Cell(run.name, run.name, style=run.style),
+            Cell("failed" if result.failure else "completed", result.failure, result.failure),
+            *(_cell(result.metric(name)) for name in names),
+        ]
+        for run, result in entries
+    ]
+    return Table(columns, rows)
+
+
+def timing(runs: Sequence[Run]) -> Table | None:
+    """Training and inference times with the machine they were measured on."""
+    columns = [("model", ""), ("what", ""), ("time", ""), ("on", ""), ("hardware", "")]
+    rows = []
+    for run in runs:
+        record = run.record
+        name = Cell(run.name, run.name, style=run.style)
+        if record.get("wall_s") is not None:
+            stamp = record.get("hardware", {}) | {
+                "torch": record.get("versions", {}).get("torch", "unknown")
+            }
+            frames = record.get("n_train")
+            rows.append(
+                [
+                    name,
+                    Cell("training"),
+                    Cell(duration(record["wall_s"]), record["wall_s"]),
+                    Cell(f"{shown(record.get('epochs'))} epochs of {shown(frames)} frames"),
+                    Cell(describe_hardware(stamp)),
+                ]
+            )
+        for result in run.of("speed"):
+            atoms = shown(result.provenance.get("n_atoms"))
+            where = f"{result.dataset}, {atoms} atoms, {result.provenance.get('dtype', '')}"
+            for metric, what in (
+                ("energy_forces", "energy and forces"),
+                ("neighbour_search", "neighbour search"),
+            ):
+                found = result.metric(metric)
+                if found is not None:
+                    text = f"{shown(found.value)} {found.unit}"
+                    machine = describe_hardware(result.hardware)
+                    cells = [Cell(what), Cell(text, found.value, _cell(found).note)]
+                    rows.append([name, *cells, Cell(where), Cell(machine)])
+    return Table(columns, rows) if rows else None
+
+
+def data_facts(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """What is known of the data: name and values, each with the style of its run.
+
+    A value that all runs share is given once, with style -1.
+    """
+    facts: list[tuple[str, list[tuple[str, int]]]] = []
+    per_run = [_facts(run) for run in runs]
+    for name in dict.fromkeys(key for facts_ in per_run for key in facts_):
+        values = [f.get(name, "not recorded") for f in per_run]
+        if len(set(values)) == 1:
+            facts.append((name, [(values[0], -1)]))
+        else:
+            facts.append((name, [(v, run.style) for v, run in zip(values, runs, strict=True)]))
+    return facts
+
+
+def _facts(run: Run) -> dict[str, str]:
+    card, data = run.card, run.config.get("data", {}) or {}
+    source = data.get("source") or (card.data_source if card else "")
+    facts = {"source": ", ".join(source) if isinstance(source, list) else str(source or "")}
+    facts["level of theory"] = (card.level_of_theory if card else "") or "not stated"
+    facts["licence"] = (card.licence if card else "") or "not stated"
+    sizes = {name: len(rows) for name, rows in (run.split.get("rows") or {}).items()}
+    if not sizes:
+        sizes = {k: run.record[f"n_{k}"] for k in ("train", "valid") if f"n_{k}" in run.record}
+    order = sorted(sizes, key=lambda name: (*SETS, name).index(name))
+    facts["frames"] = ", ".join(f"{name} {shown(sizes[name])}" for name in order)
+    facts["split"] = str(run.split.get("method") or "")
+    hashes = {
+        "training data": run.record.get("data_hash") or (card.data_hash if card else ""),
+        "split": run.record.get("split_hash"),
+    }
+    facts["hashes"] = ", ".join(f"{k} {v}" for k, v in hashes.items() if v)
+    if card:
+        facts |= _ranges(card)
+    return {k: v for k, v in facts.items() if v}
+
+
+def _ranges(card: Any) -> dict[str, str]:
+    found = {"elements": ", ".join(card.elements)}
+    if card.atoms_per_volume:
+        low, high = card.atoms_per_volume
+        found["volume"] = f"{spread(1 / high, 1 / low)} Å³ per atom"
+    if card.temperature:
+        found["temperature"] = f"{spread(*(round(t) for t in card.temperature))} K"
+    if card.min_distance:
+        pairs = sorted(card.min_distance.items(), key=lambda item: item[1])
+        found["shortest distances"] = ", ".join(f"{p} {shown(d)} Å" for p, d in pairs[:6])
+    return found
