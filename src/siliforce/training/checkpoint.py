@@ -63,6 +63,12 @@ def save(folder: str | Path, snapshot: Snapshot) -> Path:
     return new.replace(last)
 
 
+def clean(folder: str | Path) -> None:
+    """Remove what writes left behind that were killed."""
+    for path in Path(folder).glob(f".{NEXT}.*"):
+        path.unlink(missing_ok=True)
+
+
 def load(folder: str | Path) -> tuple[Snapshot, list[str]]:
     """The newest readable checkpoint of a run folder.
 

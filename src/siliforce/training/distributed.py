@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,20 @@ class World:
         if self.size == 1:
             return list(values)
         return self.add(torch.tensor(values, dtype=torch.float64)).tolist()
+
+    def smallest(self, value: int) -> int:
+        """Least value of all processes."""
+        if self.size == 1:
+            return value
+        box = torch.tensor([value])
+        dist.all_reduce(box, dist.ReduceOp.MIN)
+        return int(box)
+
+    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors by rank 0's."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), src=0)
 
     def share(self, value: Any) -> Any:
         """Rank 0's value, JSON-like."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -59,28 +60,25 @@ def estimate(trainer: Trainer, measure_memory: bool = True) -> Estimate:
     Raises:
         TrainingError: the largest frame does not fit.
     """
-    sampler = trainer.sampler
+    sampler, world = trainer.sampler, trainer.world
     largest = int(np.argmax(sampler.cost))
     peak, _ = _trial(trainer, np.array([largest]))
     if measure_memory and peak:
         per_edge = peak / sampler.cost[largest]
         budget = int(SHARE * available_bytes(trainer.device) / per_edge)
-        budget = int(trainer.world.share(max(budget, int(sampler.cost[largest]))))
-        trainer.set_max_edges(min(budget, sampler.max_edges))
-    times, costs, started = [], [], time.monotonic()
+        trainer.set_max_edges(min(max(budget, int(sampler.cost[largest])), sampler.max_edges))
+    rates, started = [], time.monotonic()
     for step in range(min(3, len(sampler))):
         for portion in sampler.portions(0, step):
             bytes_, seconds = _trial(trainer, portion)
             peak = max(peak, bytes_)
-            times.append(seconds)
-            costs.append(float(sampler.cost[portion].sum()))
-        if trainer.world.share(time.monotonic() - started) > TRIAL_S:
+            rates.append(seconds / float(sampler.cost[portion].sum()))
+        if world.share(time.monotonic() - started) > TRIAL_S:
             break
-    # The last measurements are warm: the first of a device or a size is slow.
-    per_cost = min(t / c for t, c in zip(times, costs, strict=True)) if times else 0.0
-    step_s = per_cost * float(sampler.cost.sum()) / len(sampler) / trainer.world.size
-    step_s = float(trainer.world.share(step_s))
-    valid_s = float(trainer.world.share(_trial_validation(trainer)))
+    trainer.set_max_edges(world.smallest(sampler.max_edges))
+    step_s = statistics.median(rates or [0.0]) * float(sampler.cost.sum()) / len(sampler)
+    step_s = float(world.share(step_s)) / world.size
+    valid_s = float(world.share(_trial_validation(trainer)))
     return _total(trainer, step_s, valid_s, peak)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from siliforce.data import Dataset, Split, SplitConfig, load_dataset, split_dataset
 from siliforce.errors import DataError
-from siliforce.training.options import Options
+from siliforce.training.options import Options, parse
 
+NOT_STATED = "not stated"
 IN_MEMORY = "(in memory)"
 Source = str | Path | Dataset | Split | Sequence[str | Path]
 
@@ -24,8 +25,8 @@ class DataConfig(Options):
     source: str | list[str]
     valid: str | list[str] | None = None
     split: SplitConfig = SplitConfig()
-    level_of_theory: str = "not stated"
-    licence: str = "not stated"
+    level_of_theory: str = NOT_STATED
+    licence: str = NOT_STATED
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class TrainingData:
 
 
 def load_training_data(
-    data: Source | DataConfig, valid: Source | None = None, split: SplitConfig | None = None
+    data: Source | DataConfig | Mapping[str, Any],
+    valid: Source | None = None,
+    split: SplitConfig | None = None,
 ) -> TrainingData:
     """Read and split.
 
@@ -57,6 +60,8 @@ def load_training_data(
     Raises:
         DataError: nothing to train or validate on.
     """
+    if isinstance(data, Mapping):
+        data = parse(DataConfig, data, "data")
     config = data if isinstance(data, DataConfig) else _recorded(data, valid)
     split = split or config.split
     if isinstance(data, Split):

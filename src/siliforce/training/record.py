@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -23,19 +22,6 @@ CONFIG, RUN, SPLIT = "config.yaml", "run.json", "split.json"
 def now() -> str:
     """UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def hardware(device: torch.device) -> dict[str, Any]:
-    """What the numbers were made on."""
-    info: dict[str, Any] = {
-        "device": str(device),
-        "cpu": _cpu_name(),
-        "n_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "threads": torch.get_num_threads(),
-    }
-    if device.type == "cuda":
-        info["gpu"] = torch.cuda.get_device_name(device)
-    return info
 
 
 def versions() -> dict[str, str]:
@@ -78,13 +64,3 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
     # Tuples come back from JSON as lists.
     same = json.dumps(old) == json.dumps(new)
     return [] if same else [f"{name} was {old}, is {new}"]
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -55,7 +55,7 @@ class RunResult:
 
 
 def train(
-    data: Source | DataConfig,
+    data: Source | DataConfig | Mapping[str, Any],
     model: str | ModelChoice | Mapping[str, Any] = "mace",
     *,
     valid: Source | None = None,

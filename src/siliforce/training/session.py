@@ -14,6 +14,7 @@ import torch
 from siliforce.data import Dataset, DataStats, compute_stats
 from siliforce.errors import ConfigError, TrainingError
 from siliforce.graph import Graph
+from siliforce.hardware import hardware_stamp
 from siliforce.potential import Card, Potential
 from siliforce.species import Species
 from siliforce.training import checkpoint, record
@@ -28,7 +29,7 @@ from siliforce.training.build import (
 from siliforce.training.console import Console
 from siliforce.training.distributed import World
 from siliforce.training.estimate import estimate
-from siliforce.training.inputs import TrainingData
+from siliforce.training.inputs import NOT_STATED, TrainingData
 from siliforce.training.normalise import given_energies, normalisation
 from siliforce.training.sampler import within_budget
 from siliforce.training.settings import HOW_ONLY, TrainConfig, default_batch_size, resolve
@@ -37,6 +38,9 @@ from siliforce.training.trainer import INTERRUPTED, State, Trainer
 Restart = Literal["never", "auto"]
 CONSTANTS_FRAMES = 1000
 """Frames that data-dependent constants (whitening, scale factors) are fitted to, at most."""
+
+CPU_EDGES = 8_000
+"""Edges in one portion on a CPU: larger ones fall out of the caches (SchNet: 1.7 x slower)."""
 
 
 @dataclass(frozen=True)
@@ -150,14 +154,15 @@ class Session:
         return self._stats[cutoff]
 
     def _card(self, stats: DataStats) -> Card:
-        data = self.inputs.config
+        data, facts = self.inputs.config, self.inputs.train.facts
+        stated = {k: facts.get(k) or NOT_STATED for k in ("level_of_theory", "licence")}
+        stated |= {k: data[k] for k in stated if data[k] != NOT_STATED}
         return Card(
             created=record.now(),
             siliforce_version=record.versions()["siliforce"],
             data_hash=self.inputs.train.hash,
             data_source=str(data["source"]),
-            level_of_theory=data["level_of_theory"],
-            licence=data["licence"],
+            **stated,
             n_frames=len(self.inputs.train),
             elements=list(Species(tuple(self.inputs.train.elements)).symbols),
             atoms_per_volume=stats.atoms_per_volume,
@@ -197,11 +202,15 @@ class Session:
             config,
             run_dir,
             batch_size=config.batch_size,
-            max_edges=config.max_edges or whole_step,
+            max_edges=config.max_edges or self._default_budget(whole_step),
             world=self.world,
             console=self.console,
             identity=plan.identity,
         )
+
+    def _default_budget(self, whole_step: int) -> int:
+        """A GPU takes a step at once, a CPU in portions; memory may lower it (`estimate`)."""
+        return min(whole_step, CPU_EDGES) if self.device.type == "cpu" else whole_step
 
     def _resume(self, trainer: Trainer, plan: Plan, run_dir: Path) -> None:
         snapshot, complaints = checkpoint.load(run_dir)
@@ -236,6 +245,7 @@ class Session:
         if not self.world.is_main:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.clean(run_dir)
         train_dump = plan.config.model_dump(mode="json")
         sections = {"data": plan.data, "model": plan.choice, "train": train_dump}
         record.write_config(run_dir / record.CONFIG, sections)
@@ -279,7 +289,7 @@ class Session:
             "seeds": [config.seed],
             "dtype": config.dtype,
             "n_processes": self.world.size,
-            "hardware": record.hardware(self.device),
+            "hardware": hardware_stamp(self.device),
             "versions": record.versions(),
             "written": record.now(),
             "epochs": state.epoch,

@@ -136,6 +136,7 @@ class Trainer:
             self.world.rank, self.world.size,
         )  # fmt: skip
         self.valid_cost = valid.edge_counts(cutoff) + valid.n_atoms
+        self.world.copy_from_main(potential.state_dict().values())
         self.optimiser = Optimiser(potential, config)
         self.log = MetricsLog(self.run_dir, config.tensorboard, active=self.world.is_main)
         self.state = State(max_edges=max_edges)
