@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import takewhile
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from siliforce.data.store import Store
 from siliforce.errors import DataError
 from siliforce.graph import Topology
 from siliforce.graph.graph import assemble
+
+FRAME_FACTS = {"level_of_theory": ("level_of_theory", "level"), "licence": ("licence", "license")}
+"""Fact of a set -> info keys under which frames carry it."""
 
 
 class Dataset:
@@ -130,11 +135,23 @@ class Dataset:
         """16 hexadecimal digits that name the frames, their labels and their order."""
         return hashlib.blake2b(self.records["digest"].tobytes(), digest_size=8).hexdigest()
 
-    @property
-    def facts(self) -> dict:
-        """Facts on which all stores agree (level of theory, licence ...)."""
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Facts on which all stores agree, and what the frames say of their origin.
+
+        `level_of_theory` and `licence` come from the stores, or else from the info keys `level` (or
+        `level_of_theory`) and `licence` of the frames; where frames differ, it says so.
+        """
         first, *rest = [s.facts for s in self.stores]
-        return {k: v for k, v in first.items() if all(f.get(k) == v for f in rest)}
+        facts = {k: v for k, v in first.items() if all(f.get(k) == v for f in rest)}
+        for name, keys in FRAME_FACTS.items():
+            if name not in facts:
+                values = {
+                    next((t["tags"][k] for k in keys if k in t["tags"]), None) for t in self._texts
+                }
+                if values != {None}:
+                    facts[name] = _agreed(values)
+        return facts
 
     # -- batches ------------------------------------------------------------------------------
 
@@ -236,3 +253,14 @@ class Dataset:
         if cutoff not in self._caches:
             self._caches[cutoff] = [NeighborCache(s, cutoff) for s in self.stores]
         return self._caches[cutoff]
+
+
+def _agreed(values: set[Tag | None]) -> str:
+    """The value, or what all values begin with and how many there are."""
+    if len(values) == 1:
+        return str(next(iter(values)))
+    texts = sorted("not stated" if v is None else str(v) for v in values)
+    words = zip(*(t.split() for t in texts), strict=False)
+    common = " ".join(same[0] for same in takewhile(lambda w: len(set(w)) == 1, words))
+    shown = f"{common} ..." if common else "; ".join(texts[:3]) + ("; ..." if texts[3:] else "")
+    return f"{shown} (frames differ: {len(texts)} variants)"
