@@ -53,7 +53,7 @@ class BPNNConfig(ModelConfig):
     hidden: tuple[int, ...] = Field((240,) * 5, description="widths of the hidden layers")
     activation: Activation = "sigmoid"
     whitening_floor: float = Field(
-        1e-6, gt=0, description="smallest variance that is scaled to one, in units of the columns'"
+        1e-2, gt=0, description="smallest variance that is scaled to one, in units of the columns'"
     )
     extensions: tuple[int, ...] = Field(
         (), description="species each later extension added; kept by the model itself"
@@ -89,13 +89,13 @@ class BPNN(Model):
             radial=_shifted_radial(5.0, 16),
             angular_eta=(0.0004, 0.03, 0.09),
             zeta=(1, 2, 4, 8),
-            hidden=(64, 64),
+            hidden=(128, 128),
             activation="silu",
         ),
         "paper": BPNNConfig(cutoff=6.0),
     }
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {"lr": 5e-3, "batch_size": 8, "ema": 0.99},
+        "small": {"lr": 1e-2, "batch_size": 8, "ema": 0.99},
         "paper": {"lr": 5e-3, "weight_decay": 1e-6, "batch_size": 16},
     }
 
