@@ -85,6 +85,8 @@ class MACE(Model):
         "paper": {"lr": 1e-2, "weight_decay": 5e-7, "batch_size": 16, "ema": 0.99},
     }
 
+    config: MACEConfig
+
     def __init__(self, config: MACEConfig, n_species: int, mean_neighbors: float = 1.0) -> None:
         super().__init__(config, n_species, mean_neighbors)
         self.embedding = SpeciesTable(torch.randn(n_species, config.n_channels) / n_species**0.5)
@@ -107,7 +109,8 @@ class MACE(Model):
 
     def forward(self, graph: Graph) -> RawOutput:
         """Normalised energies of the atoms."""
-        assert graph.pair_edges is not None and graph.edge_pairs is not None
+        assert graph.pair_edges is not None
+        assert graph.edge_pairs is not None
         blocks = EdgeBlocks.build(graph)
         lengths = graph.edge_lengths
         harmonics = blocks.deal(self.harmonics(graph.edge_vectors / lengths[:, None]))
@@ -152,10 +155,8 @@ class Layer(nn.Module):
     ) -> Tensor:
         """New features of the atoms, (n_atoms, (l_out + 1)², n_channels)."""
         entered = self.enter(split_degrees(features))
-        hidden = self.radial.hidden(basis).index_select(0, graph.edge_pairs)
-        weights = self.radial.last(blocks.deal(hidden))
-        coupled = self.convolution.couple(harmonics)
-        density = self.leave(self.convolution(entered, weights, coupled, blocks)) * norm
+        weights = self.radial.last(blocks.deal(self.radial.hidden(basis)[graph.edge_pairs]))
+        density = self.leave(self.convolution(entered, weights, harmonics, blocks)) * norm
         products = self.mix(split_degrees(self.products(density, graph.species)))
         return products + self._skip(features, graph.species, products.shape[1])
 

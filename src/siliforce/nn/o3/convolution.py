@@ -18,21 +18,11 @@ from torch import Tensor
 
 from siliforce.graph import Graph
 from siliforce.nn.o3.exact import ExactModule
-from siliforce.nn.o3.linear import split_degrees
+from siliforce.nn.o3.fused import NeighborSum, Path, Plan, plain_sum
 from siliforce.nn.o3.wigner import wigner_3j
-from siliforce.nn.scatter import gather_neighbors
 
 BLOCK = 16
 """Edges of one atom that are summed in one matrix product."""
-
-
-@dataclass(frozen=True)
-class Path:
-    """A coupling of feature degree l1 and harmonic degree l2 to degree l3."""
-
-    l1: int
-    l2: int
-    l3: int
 
 
 def natural_paths(l_in: int, l_edge: int, l_out: int) -> tuple[Path, ...]:
@@ -58,12 +48,12 @@ class EdgeBlocks:
     Attributes:
         slot: where each edge goes, (n_edges,).
         atom: owner of each block, (n_blocks,).
-        graph: the graph with `neighbor` in slots; unused slots hold atom 0.
+        neighbor: of each slot, (n_blocks * BLOCK,); unused slots hold atom 0.
     """
 
     slot: Tensor
     atom: Tensor
-    graph: Graph
+    neighbor: Tensor
 
     @classmethod
     def build(cls, graph: Graph) -> EdgeBlocks:
@@ -77,7 +67,7 @@ class EdgeBlocks:
         index = torch.arange(n_blocks, device=ptr.device)
         atom = torch.searchsorted(blocks_end, index, right=True).clamp(max=n_atoms - 1)
         neighbor = graph.neighbor.new_zeros(n_blocks * BLOCK).index_copy(0, slot, graph.neighbor)
-        return cls(slot, atom, graph.replace(neighbor=neighbor))
+        return cls(slot, atom, neighbor)
 
     def deal(self, values: Tensor) -> Tensor:
         """(n_edges, n) -> (n_blocks * BLOCK, n), zeros in unused slots."""
@@ -92,52 +82,46 @@ class Convolution(ExactModule):
         paths: the couplings, sorted by l3.
     """
 
+    _coupling: Tensor
+
     def __init__(self, paths: tuple[Path, ...], l_edge: int) -> None:
         super().__init__()
         self.paths = paths
         self.l_out = max(p.l3 for p in paths)
-        for k, p in enumerate(paths):
+        columns = []
+        for p in paths:
             # Unit variance of each output component for inputs of unit variance.
             coupling = wigner_3j(p.l1, p.l2, p.l3) * (2 * p.l3 + 1) ** 0.5
-            self.register_constant(f"_coupling_{k}", coupling.transpose(0, 1).flatten(1))
+            rows = coupling.new_zeros((l_edge + 1) ** 2, (2 * p.l1 + 1) * (2 * p.l3 + 1))
+            rows[p.l2**2 : (p.l2 + 1) ** 2] = coupling.transpose(0, 1).flatten(1)
+            columns.append(rows)
+        self.register_constant("_coupling", torch.cat(columns, dim=1))
 
     @property
     def paths_per_degree(self) -> list[int]:
         """Number of couplings to each output degree."""
         return [sum(p.l3 == degree for p in self.paths) for degree in range(self.l_out + 1)]
 
-    def couple(self, harmonics: Tensor) -> list[Tensor]:
-        """Harmonics in slots, (n_slots, (l_edge + 1)²) -> per path (n_slots, (2 l1+1) (2 l3+1))."""
-        degrees = split_degrees(harmonics[:, :, None])
-        return [
-            degrees[p.l2][:, :, 0] @ getattr(self, f"_coupling_{k}")
-            for k, p in enumerate(self.paths)
-        ]
-
     def forward(
-        self, features: Tensor, weights: Tensor, coupled: list[Tensor], blocks: EdgeBlocks
+        self, features: Tensor, weights: Tensor, harmonics: Tensor, blocks: EdgeBlocks
     ) -> list[Tensor]:
         """Sum over neighbours.
 
         Args:
             features: of the atoms, (n_atoms, (l_in + 1)², n_channels).
             weights: R in slots, zero in unused ones, (n_slots, n_paths * n_channels).
-            coupled: from `couple`.
+            harmonics: Y in slots, (n_slots, (l_edge + 1)²).
             blocks: the edges.
 
         Returns:
             Per degree l3, (n_atoms, 2 l3 + 1, n_paths_to_l3 * n_channels).
         """
-        n_blocks, n_atoms, n_channels = blocks.atom.shape[0], *features.shape[::2]
-        parts = split_degrees(gather_neighbors(features, blocks.graph))
-        radial = weights.view(-1, len(self.paths), 1, n_channels).unbind(1)
-        sums = []
-        for p, r, t in zip(self.paths, radial, coupled, strict=True):
-            messages = (r * parts[p.l1]).view(n_blocks, -1, n_channels)
-            sums.append(t.view(n_blocks, -1, 2 * p.l3 + 1).transpose(1, 2) @ messages)
-        flat = torch.cat([s.flatten(1) for s in sums], dim=1)
-        flat = flat.new_zeros(n_atoms, flat.shape[1]).index_add(0, blocks.atom, flat)
-        pieces = flat.split([s.shape[1] * n_channels for s in sums], dim=1)
+        plan = Plan(self.paths, blocks.neighbor, blocks.atom)
+        # A compiler differentiates and fuses the plain form by itself.
+        neighbor_sum = plain_sum if torch.compiler.is_compiling() else NeighborSum.apply
+        flat = neighbor_sum(weights, features, harmonics @ self._coupling, plan)
+        n_atoms, _, n_channels = features.shape
+        pieces = flat.split([(2 * p.l3 + 1) * n_channels for p in self.paths], dim=1)
         out: list[list[Tensor]] = [[] for _ in range(self.l_out + 1)]
         for p, piece in zip(self.paths, pieces, strict=True):
             out[p.l3].append(piece.view(n_atoms, 2 * p.l3 + 1, n_channels))

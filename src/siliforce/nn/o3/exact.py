@@ -27,5 +27,5 @@ class ExactModule(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         module = super()._apply(fn, recurse)
         for name, master in self._masters.items():
-            self._buffers[name] = master.to(self._buffers[name])  # type: ignore[call-overload]
+            self._buffers[name] = master.to(self._buffers[name])
         return module

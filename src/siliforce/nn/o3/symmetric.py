@@ -72,7 +72,8 @@ class SymmetricContraction(ExactModule):
         degrees = []
         for degree in range(self.l_out + 1):
             names = [n for n in self.weights if n.startswith(f"{degree}_")]
-            weights = torch.cat([self.weights[n].weight for n in names], dim=1)
+            tables = [self.weights.get_parameter(f"{n}.weight") for n in names]
+            weights = torch.cat(tables, dim=1)
             basis = torch.cat([getattr(self, f"_basis_{n}") for n in names])
             table = weights.permute(2, 0, 1) @ basis
             shape = (*table.shape[:2], 2 * degree + 1, self.dim_in, -1)
