@@ -151,6 +151,20 @@ def load_frames(path: Path, options: ReadOptions | None = None) -> Store:
     return Store.open(folder)
 
 
+def read_structure(path: str | Path) -> Atoms:
+    """The first structure of a file in any of ASE's formats, compressed or not; labels ignored.
+
+    Raises:
+        DataError: missing, unreadable or empty.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    for atoms in _read_ase(path):
+        return atoms
+    raise DataError(f"{path} holds no structure")
+
+
 def read_frames(path: Path, options: ReadOptions, report: ImportReport) -> Iterator[Frame]:
     """Frames of one file, labels converted, in order.
 
