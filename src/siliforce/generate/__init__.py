@@ -1,0 +1,71 @@
+"""Making data: structures, protocols, engines, and a runner that survives the night.
+
+plan(protocol)                         what would be computed, and how long it takes
+run(protocol, folder, workers)         sample and label; start again after any stop
+label(frames, engine, folder, out)     label the frames of a file
+converge(frames, engine, variations)   measure the error of an engine's settings
+"""
+
+from __future__ import annotations
+
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+from siliforce.files import write_atomic
+from siliforce.generate.converge import Deviation, converge
+from siliforce.generate.engines import ENGINES, Engine, make_engine
+from siliforce.generate.frames import read_frames, to_extxyz
+from siliforce.generate.pipeline import gather, run
+from siliforce.generate.plan import Plan, plan
+from siliforce.generate.protocols import Protocol, load_engine, load_protocol
+from siliforce.generate.runner import Run, slug
+from siliforce.generate.runner import run as run_queue
+from siliforce.jobs import Progress
+
+
+def label(
+    frames: str | Path,
+    engine: Engine,
+    folder: str | Path,
+    out: str | Path,
+    workers: int = 1,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Label every frame of a file and write those that worked to `out`.
+
+    Args:
+        frames: any file ASE reads; labels already in it are ignored.
+        folder: run folder; the same call goes on after a stop.
+        out: extended XYZ, xz-compressed if its name ends so.
+
+    Raises:
+        DataError: no readable frames.
+        ConfigError: the engine cannot run here.
+        DiskFullError: the disk is full.
+    """
+    queue = Run(folder)
+    queue.add(slug(Path(frames).name), read_frames(frames), engine)
+    progress = run_queue(folder, workers, on_progress)
+    text = to_extxyz(queue.done()).encode()
+    write_atomic(out, lzma.compress(text) if str(out).endswith(".xz") else text)
+    return progress
+
+
+__all__ = [
+    "ENGINES",
+    "Deviation",
+    "Engine",
+    "Plan",
+    "Protocol",
+    "Run",
+    "converge",
+    "gather",
+    "label",
+    "load_engine",
+    "load_protocol",
+    "make_engine",
+    "plan",
+    "run",
+    "run_queue",
+]

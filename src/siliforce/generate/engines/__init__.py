@@ -8,9 +8,18 @@ from pydantic import ValidationError
 
 from siliforce.errors import ConfigError
 from siliforce.generate.engines.base import Engine, Labels, gate
+from siliforce.generate.engines.cp2k import CP2K
+from siliforce.generate.engines.potential import PythonEngine
 from siliforce.generate.engines.qe import QuantumEspresso
+from siliforce.generate.engines.server import BUILDERS
+from siliforce.generate.engines.vasp import VASP
 
-ENGINES: dict[str, type[Engine]] = {"qe": QuantumEspresso}
+ENGINES: dict[str, type[Engine]] = {
+    "qe": QuantumEspresso,
+    "cp2k": CP2K,
+    "vasp": VASP,
+    **dict.fromkeys(BUILDERS, PythonEngine),
+}
 
 
 def make_engine(settings: dict[str, Any]) -> Engine:

@@ -119,7 +119,7 @@ def find_program(command: str) -> str:
     return path
 
 
-def _child_setup(cpu_seconds: int, parent: int) -> Callable[[], None]:
+def child_setup(cpu_seconds: int, parent: int) -> Callable[[], None]:
     """Code run in the child before the engine: die with the runner, stop at the CPU limit."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -154,7 +154,7 @@ def run_program(
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=env,
-            preexec_fn=_child_setup(int(cpu_hours * 3600), os.getpid()),
+            preexec_fn=child_setup(int(cpu_hours * 3600), os.getpid()),
         ).wait()
     text = path.read_text(errors="replace")
     if code == -signal.SIGXCPU:

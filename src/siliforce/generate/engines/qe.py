@@ -41,7 +41,8 @@ class QuantumEspresso(Engine):
         ecutrho: cutoff of the density [Ry].
         ecutrho_with: larger density cutoff where one of these elements is present [Ry].
         degauss: width of the occupations' smearing [Ry].
-        kpts: Γ-centred mesh; None is Γ alone with real wave functions.
+        kpts: mesh of k-points; None is Γ alone with real wave functions.
+        kshift: move the mesh by half a step: half the points of an even Γ-centred mesh.
         kspacing: alternative to `kpts`: largest distance between k-points [1/Å, without 2π].
         spin: collinear spin, started from `start_moment` on every atom.
         conv_thr: energy threshold of the SCF [Ry].
@@ -58,6 +59,7 @@ class QuantumEspresso(Engine):
     smearing: Literal["fd", "mv", "gauss"] | None = "fd"
     degauss: float = 0.002
     kpts: tuple[int, int, int] | None = None
+    kshift: bool = False
     kspacing: float | None = None
     spin: bool = False
     start_moment: float = 0.2
@@ -81,6 +83,8 @@ class QuantumEspresso(Engine):
         """E.g. `QE-6.7 PBE Gamma ecut24Ry fd0.002Ry nspin1 Si.pbe-rrkj.UPF`."""
         mesh = self.mesh(atoms)
         kpoints = "Gamma" if mesh is None else "k" + "x".join(map(str, mesh))
+        if mesh is not None and self.kshift:
+            kpoints += "s"
         symbols = atoms.get_chemical_symbols()
         kinds = sorted(set(symbols), key=lambda s: (-symbols.count(s), s))
         smearing = f"{self.smearing}{self.degauss:g}Ry" if self.smearing else "fixed"
@@ -133,7 +137,8 @@ class QuantumEspresso(Engine):
             "system": self.system_section(atoms),
             "electrons": electrons,
         }
-        kwargs: dict[str, Any] = {"kpts": self.mesh(atoms)}
+        mesh = self.mesh(atoms)
+        offsets = tuple(int(self.kshift and n > 1) for n in mesh or (1, 1, 1))
         stream = io.StringIO()
         frame = plain(atoms)
         if self.spin:
@@ -145,7 +150,8 @@ class QuantumEspresso(Engine):
             format="espresso-in",
             input_data=data,
             pseudopotentials=kinds,
-            **kwargs,
+            kpts=mesh,
+            koffset=offsets,
         )
         return stream.getvalue()
 

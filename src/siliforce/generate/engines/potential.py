@@ -1,0 +1,196 @@
+"""Engines that live in Python: universal potentials, tight binding, PySCF, GPAW, our own models.
+
+Each runs in a process of its own (`server.py`), with a Python of its own if wished, so that it
+can crash, run out of memory or time, or need other package versions without harm to the runner.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from pydantic import Field
+
+from siliforce.errors import ConfigError
+from siliforce.generate.engines.base import LOG_TAIL_BYTES, Engine, Labels, child_setup
+from siliforce.jobs import JobFailed
+
+SERVER = Path(__file__).with_name("server.py")
+PER_FRAME = {"gpaw", "pyscf"}  # expensive and leaky: a new process for each frame
+NO_STRESS = {"pyscf"}
+Kind = Literal[
+    "emt",
+    "lj",
+    "stillinger-weber",
+    "nep",
+    "chgnet",
+    "sevennet",
+    "tblite",
+    "siliforce",
+    "gpaw",
+    "pyscf",
+]
+
+
+class PythonEngine(Engine):
+    """A Python calculator.
+
+    Attributes:
+        python: interpreter of the environment that holds the package; None is this one.
+        settings: passed to the calculator.
+        safer_settings: changed for the second try (mixing, more iterations).
+        start_moment: initial magnetic moment of every atom, for spin-polarised settings.
+    """
+
+    engine: Kind
+    python: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    safer_settings: dict[str, Any] = Field(default_factory=dict)
+    start_moment: float | None = None
+
+    def check(self, elements: set[str]) -> None:
+        """The interpreter exists and has the package."""
+        Server(self, self.settings, Path.cwd()).close()
+
+    def level(self, atoms: Atoms) -> str:
+        """Name of the potential and its settings."""
+        settings = " ".join(f"{k}={_short(v)}" for k, v in sorted(self.settings.items()))
+        return f"{self.engine} {settings}".strip()
+
+    def identity(self) -> dict[str, Any]:
+        """Without the interpreter, which does not change the numbers."""
+        return {
+            k: v for k, v in super().identity().items() if k not in ("python", "safer_settings")
+        }
+
+    def label(self, atoms: Atoms, workdir: Path, safer: bool) -> Labels:
+        """One frame; see `Engine.label`."""
+        settings = self.settings | (self.safer_settings if safer else {})
+        server = _server(self, settings, workdir)
+        request = {
+            "numbers": atoms.numbers.tolist(),
+            "positions": atoms.positions.tolist(),
+            "cell": atoms.cell.array.tolist(),
+            "pbc": atoms.pbc.tolist(),
+            "stress": self.stress and self.engine not in NO_STRESS and bool(atoms.pbc.all()),
+            "magmoms": None if self.start_moment is None else [self.start_moment] * len(atoms),
+        }
+        try:
+            reply = server.ask(request)
+        finally:
+            if self.engine in PER_FRAME:
+                server.close()
+        stress = reply.get("stress")
+        return Labels(
+            energy=float(reply["energy"]),
+            forces=np.asarray(reply["forces"], dtype=float).reshape(-1, 3),
+            stress=None if stress is None else np.asarray(stress, dtype=float),
+            version=str(reply["version"]),
+            details={},
+        )
+
+
+class Server:
+    """The process that runs `server.py`; it dies with us.
+
+    Raises:
+        ConfigError: the interpreter or the package is missing.
+    """
+
+    def __init__(self, engine: PythonEngine, settings: dict[str, Any], workdir: Path) -> None:
+        self.engine = engine
+        request = json.dumps({"kind": engine.engine, "settings": settings})
+        self.log = (workdir / "engine.log").open("w+") if engine.engine in PER_FRAME else None
+        try:
+            self.process = subprocess.Popen(
+                [engine.python or sys.executable, str(SERVER), request],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.log or subprocess.DEVNULL,
+                text=True,
+                cwd=workdir,
+                env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+                preexec_fn=child_setup(int(engine.max_cpu_hours * 3600), os.getpid()),
+            )
+        except FileNotFoundError as error:
+            raise ConfigError(f"no Python interpreter '{engine.python}'") from error
+        hello = self._read()
+        if "missing" in hello:
+            self.close()
+            where = engine.python or sys.executable
+            raise ConfigError(
+                f"engine '{engine.engine}' does not start with {where}: {hello['missing']}"
+            )
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One frame.
+
+        Raises:
+            JobFailed: the engine reports an error, or died.
+        """
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died: reading says so
+        reply = self._read()
+        if "error" in reply:
+            raise JobFailed(f"{self.engine.engine}: {reply['error']}", log=self._tail())
+        return reply
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            _forget(self)
+            raise JobFailed(
+                f"engine '{self.engine.engine}' died with exit code {code}", log=self._tail()
+            )
+        return dict(json.loads(line))
+
+    def _tail(self) -> str:
+        if self.log is None:
+            return ""
+        self.log.seek(0)
+        return self.log.read()[-LOG_TAIL_BYTES:]
+
+    def close(self) -> None:
+        """End the process."""
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            if stream is not None:
+                stream.close()
+        self.process.kill()
+        self.process.wait()
+
+
+_SERVERS: dict[str, Server] = {}
+
+
+def _server(engine: PythonEngine, settings: dict[str, Any], workdir: Path) -> Server:
+    """A running server for these settings, started when there is none."""
+    if engine.engine in PER_FRAME:
+        return Server(engine, settings, workdir)
+    name = json.dumps([engine.engine, engine.python, settings], sort_keys=True)
+    if name not in _SERVERS:
+        _SERVERS[name] = Server(engine, settings, Path.cwd())
+        atexit.register(_SERVERS[name].close)
+    return _SERVERS[name]
+
+
+def _forget(server: Server) -> None:
+    for name in [name for name, known in _SERVERS.items() if known is server]:
+        del _SERVERS[name]
+
+
+def _short(value: Any) -> str:
+    """File names without their folder."""
+    return Path(value).name if isinstance(value, str) else str(value).replace(" ", "")

@@ -1,0 +1,311 @@
+"""Protocols: which structures, heated how, labelled by what; written in YAML.
+
+    name: hfo-mini
+    engine: engines/qe-hfo2.yaml        # labels; a file or the settings themselves
+    sampler: {engine: nep, ...}         # moves the atoms; without it the engine does (ab-initio MD)
+    recipes:                            # named lists of stages
+      melt-quench: [{name: melt, temperature: 5000, fs: 2000, every_fs: 100}, ...]
+    starts:                             # what they are applied to
+      - {crystal: m-HfO2, recipe: melt-quench, count: 2}
+      - {random: Hf4O8, density: 9.0, recipe: melt-quench, split: ood}
+
+Every start is expanded over its strains, temperatures and `count` seeds: one trajectory each.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from ase import Atoms
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from siliforce.errors import ConfigError
+from siliforce.generate.crystals import crystal
+from siliforce.generate.engines import Engine, make_engine
+from siliforce.generate.frames import read_frames
+from siliforce.generate.sampling import Stage
+from siliforce.generate.structures import (
+    bent_molecule,
+    cluster,
+    random_packing,
+    rattled,
+    slab,
+    strained,
+    substituted,
+    wire,
+    with_interstitial,
+    with_vacancies,
+)
+
+BASES = ("crystal", "random", "molecule", "file")
+
+
+class Molecule(BaseModel):
+    """A-B-A molecules over a range of bond lengths [Å] and angles [°].
+
+    Attributes:
+        symbols: the middle atom first.
+        bond: mean and largest deviation.
+        angle: mean and largest deviation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    symbols: tuple[str, str, str]
+    bond: tuple[float, float]
+    angle: tuple[float, float]
+
+
+class Slab(BaseModel):
+    """A surface; see `structures.slab`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    miller: tuple[int, int, int]
+    layers: int = 1
+    vacuum: float = 6.0
+
+
+class Start(BaseModel):
+    """One kind of starting structure and what happens to it, in the order of the attributes.
+
+    Attributes:
+        crystal: name in `crystals.CRYSTALS`, or an element or compound of `CUBIC`.
+        random: formula placed at random at `density` [g/cm³].
+        file: frames of a file, one start each.
+        repeat: supercell.
+        strains: linear strains; one trajectory for each.
+        shear: size of a further random strain tensor.
+        vacancies: atoms taken away, by element.
+        interstitial: element added.
+        substitute: old element to new, one atom each, before the sampler runs.
+        replace_after: the same, on every sampled frame: the sampler never sees the new element.
+        rattle: width of random displacements [Å].
+        temperatures: one trajectory for each [K].
+        count: trajectories with different seeds for each strain and temperature.
+        recipe: its stages; None keeps the structure itself as the only frame.
+        split: whether its frames are for training and testing, or out of distribution.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str = ""
+    crystal: str | None = None
+    random: str | None = None
+    molecule: Molecule | None = None
+    file: str | None = None
+    density: float = 3.0
+    repeat: tuple[int, int, int] = (1, 1, 1)
+    strains: list[float] = Field(default_factory=lambda: [0.0])
+    shear: float = 0.0
+    slab: Slab | None = None
+    wire: float | None = None
+    cluster: float | None = None
+    vacancies: dict[str, int] = Field(default_factory=dict)
+    interstitial: str | None = None
+    substitute: dict[str, str] = Field(default_factory=dict)
+    replace_after: dict[str, str] = Field(default_factory=dict)
+    rattle: float = 0.0
+    temperatures: list[float] = Field(default_factory=lambda: [300.0])
+    count: int = Field(default=1, ge=1)
+    recipe: str | None = None
+    split: Literal["id", "ood"] = "id"
+
+    @model_validator(mode="after")
+    def one_base(self) -> Start:
+        """Exactly one base structure."""
+        given = [name for name in BASES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(BASES)} (given: {given or 'none'})")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Its label, or its base."""
+        if self.label:
+            return self.label
+        if self.molecule:
+            return "".join(self.molecule.symbols)
+        return str(self.crystal or self.random or self.file)
+
+    def build(self, strain: float, rng: np.random.Generator) -> Atoms:
+        """The structure of one trajectory."""
+        atoms = strained(self._base(rng), strain)
+        if self.shear:
+            tensor = rng.uniform(-self.shear, self.shear, (3, 3))
+            atoms = strained(atoms, (tensor + tensor.T) / 2)
+        if self.slab:
+            atoms = slab(atoms, self.slab.miller, self.slab.layers, self.slab.vacuum)
+        if self.wire is not None:
+            atoms = wire(atoms, self.wire)
+        if self.cluster is not None:
+            atoms = cluster(atoms, self.cluster)
+        atoms = with_vacancies(atoms, self.vacancies, rng)
+        if self.interstitial:
+            atoms = with_interstitial(atoms, self.interstitial, rng)
+        for old, new in self.substitute.items():
+            atoms = substituted(atoms, old, new, rng)
+        return rattled(atoms, self.rattle, rng) if self.rattle else atoms
+
+    def _base(self, rng: np.random.Generator) -> Atoms:
+        if self.crystal:
+            return crystal(self.crystal, self.repeat)
+        if self.random:
+            return random_packing(self.random, self.density, rng)
+        if self.molecule:
+            return bent_molecule(
+                self.molecule.symbols, self.molecule.bond, self.molecule.angle, rng
+            )
+        return read_frames(str(self.file))[0].repeat(self.repeat)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One start with one strain, temperature and seed, and its stages."""
+
+    number: int
+    name: str
+    system: str
+    start: Start
+    strain: float
+    temperature: float
+    stages: tuple[Stage, ...]
+    seed: int
+
+    @property
+    def n_frames(self) -> int:
+        """Kept frames."""
+        return sum(s.n_segments for s in self.stages if s.keep) if self.stages else 1
+
+    @property
+    def conditions(self) -> list[str]:
+        """Names of what it is counted as."""
+        if not self.stages:
+            return ["static"]
+        return list(dict.fromkeys(s.condition or s.name for s in self.stages))
+
+    def build(self) -> Atoms:
+        """Its starting structure."""
+        atoms = self.start.build(self.strain, self.rng(0))
+        known = {k: v for k, v in atoms.info.items() if k in ("r1", "r2", "angle")}
+        atoms.info = known | {
+            "system": self.system,
+            "trajectory": self.name,
+            "split": self.start.split,
+        }
+        return atoms
+
+    def rng(self, purpose: int) -> np.random.Generator:
+        """Random numbers of this trajectory for one purpose."""
+        return np.random.default_rng([self.seed, self.number, purpose])
+
+
+class Protocol(BaseModel):
+    """A protocol.
+
+    Attributes:
+        engine: labels the frames.
+        sampler: moves the atoms; None lets `engine` do it, and keeps its labels.
+        timestep_fs: of the dynamics.
+        frames_per_trajectory: keep so many, evenly spaced; None keeps all.
+        seed: changes every random number of the protocol.
+        system: groups frames in the result (`name` where a start has no label).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    description: str = ""
+    engine: dict[str, Any]
+    sampler: dict[str, Any] | None = None
+    timestep_fs: float = Field(default=1.0, gt=0)
+    frames_per_trajectory: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    recipes: dict[str, list[Stage]] = Field(default_factory=dict)
+    starts: list[Start]
+
+    @model_validator(mode="after")
+    def known_recipes(self) -> Protocol:
+        """Every start names a recipe that exists."""
+        for start in self.starts:
+            if start.recipe is not None and start.recipe not in self.recipes:
+                known = ", ".join(self.recipes) or "none"
+                raise ValueError(
+                    f"start '{start.name}' wants recipe '{start.recipe}'; known: {known}"
+                )
+        return self
+
+    def label_engine(self) -> Engine:
+        """The engine of the labels."""
+        return make_engine(self.engine)
+
+    def sample_engine(self) -> Engine:
+        """The engine that moves the atoms."""
+        return make_engine(self.sampler or self.engine)
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        """Every start expanded over strains, temperatures and seeds."""
+        number = 0
+        for start in self.starts:
+            stages = tuple(self.recipes[start.recipe]) if start.recipe else ()
+            grid = itertools.product(start.strains, start.temperatures, range(start.count))
+            for strain, temperature, repeat in grid:
+                parts = [start.name]
+                if len(start.strains) > 1 or strain:
+                    parts.append(f"strain{strain:+g}")
+                if len(start.temperatures) > 1:
+                    parts.append(f"{temperature:g}K")
+                parts.append(str(repeat))
+                yield Trajectory(
+                    number=number,
+                    name=" ".join(parts),
+                    system=start.name,
+                    start=start,
+                    strain=strain,
+                    temperature=temperature,
+                    stages=stages,
+                    seed=self.seed,
+                )
+                number += 1
+
+
+def load_protocol(path: str | Path) -> Protocol:
+    """Protocol from a YAML file; `engine` and `sampler` may name YAML files beside it.
+
+    Raises:
+        ConfigError: no such file, or something in it does not fit.
+    """
+    path = Path(path)
+    content = _yaml(path)
+    for role in ("engine", "sampler"):
+        if isinstance(content.get(role), str):
+            content[role] = _yaml(path.parent / content[role])
+    try:
+        return Protocol(**content)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{path}: " + "; ".join(lines[:3])) from error
+
+
+def load_engine(path: str | Path) -> Engine:
+    """Engine from a YAML file of its settings.
+
+    Raises:
+        ConfigError: no such file, or something in it does not fit.
+    """
+    return make_engine(_yaml(Path(path)))
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"no file '{path}'")
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict):
+        raise ConfigError(f"'{path}' does not hold a mapping of settings")
+    return content
