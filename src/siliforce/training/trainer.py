@@ -274,7 +274,8 @@ class Trainer:
                 prediction = self.predict(batch.graph, create_graph=True)
                 residual = residuals(prediction, batch)
                 loss = (self.loss.sums(residual, batch) * factors).sum()
-                loss.backward()
+                # Weights alone: the gradient with respect to edge vectors costs and is not used.
+                loss.backward(inputs=self.optimiser.parameters)
                 result[:N_SUMS] += error_sums(residual, batch)
                 result[N_SUMS] += loss.detach()
         except RuntimeError as error:
