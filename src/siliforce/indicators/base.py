@@ -29,7 +29,22 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _jsonable(value: Any) -> Any:
+    """NumPy to plain types, and NaN to None, all the way down."""
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _jsonable(value.tolist())
+    return _finite(value)
+
+
 Number = Annotated[float | None, BeforeValidator(_finite)]
+
+
+Table = Annotated[dict[str, list[dict[str, Any]]], BeforeValidator(_jsonable)]
+Plain = Annotated[dict[str, Any], BeforeValidator(_jsonable)]
 
 
 class Metric(BaseModel):
@@ -79,11 +94,11 @@ class Result(BaseModel):
     split: str = ""
     protocol: str = "siliforce"
     metrics: list[Metric] = Field(default_factory=list)
-    tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
-    curves: dict[str, Any] = Field(default_factory=dict)
+    tables: Table = Field(default_factory=dict)
+    curves: Plain = Field(default_factory=dict)
     failure: str = ""
-    hardware: dict[str, Any] = Field(default_factory=dict)
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    hardware: Plain = Field(default_factory=dict)
+    provenance: Plain = Field(default_factory=dict)
     arrays: dict[str, np.ndarray] = Field(default_factory=dict, exclude=True)
 
     def metric(self, name: str) -> Metric | None:
@@ -113,8 +128,8 @@ class Result(BaseModel):
             write_atomic(sidecar, buffer.getvalue())
         else:
             sidecar.unlink(missing_ok=True)
-        clean = _jsonable(self.model_dump(mode="python"))
-        return write_atomic(path, type(self).model_validate(clean).model_dump_json(indent=1))
+        clean = type(self).model_validate(self.model_dump())  # what was added since is checked too
+        return write_atomic(path, clean.model_dump_json(indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
@@ -186,14 +201,3 @@ def stamp(source: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             "training_data": potential.card.data_hash,
         }
     return hardware_stamp(device), provenance
-
-
-def _jsonable(value: Any) -> Any:
-    """NumPy to plain types, and NaN to None, all the way down."""
-    if isinstance(value, dict):
-        return {str(k): _jsonable(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _jsonable(value.tolist())
-    return _finite(value)

@@ -32,7 +32,6 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{k}: {_text(v)}" for k, v in value.items())
     if isinstance(value, list):
-        return (
-            " to ".join(_text(v) for v in value) if len(value) == 2 else " ".join(map(str, value))
-        )
+        numbers = len(value) == 2 and all(isinstance(v, int | float) for v in value)
+        return (" to " if numbers else " ").join(_text(v) for v in value)
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value).strip('"')

@@ -21,10 +21,10 @@ from siliforce.report.load import Run, load_runs
 from siliforce.report.verdict import compare, judge
 
 HOW = {
-    "errors": "siliforce evaluate {run} DATA",
-    "eos": "siliforce simulate eos {run}",
-    "dynamics": "siliforce simulate md {run}",
-    "speed": "siliforce benchmark speed {run}",
+    "errors": "siliforce evaluate {run}",
+    "eos": "siliforce simulate eos {run} STRUCTURE",
+    "dynamics": "siliforce simulate md {run} STRUCTURE",
+    "speed": "",
 }
 """Command that makes what a report may lack."""
 WHAT = {
@@ -150,6 +150,6 @@ def missing(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
         found += [(run.name, problem, "") for problem in run.problems]
         for indicator, how in HOW.items():
             if not run.of(indicator):
-                command = how.format(run=run.path.name)
+                command = how.format(run=run.path)
                 found.append((run.name, f"{WHAT[indicator]}: not measured", command))
     return found

@@ -21,8 +21,8 @@ FAIR = (30.0, 15.0)
 """Fit for exploring; beyond it, fit for trying out the workflow only."""
 UNEVEN = 1.3
 """A category whose relative force error exceeds the average by this factor asks for more data."""
-MIN_ATOMS = 20
-"""With fewer test atoms than this nothing is said about an element or a category."""
+MIN_ATOMS, MIN_FRAMES = 20, 3
+"""With fewer test atoms or frames than these nothing is said about an element or a category."""
 WIDE_GAP = 1.5
 """An OOD set whose force error exceeds the test set's by this factor is out of reach."""
 STILL_FALLING = 0.05
@@ -95,7 +95,7 @@ def _use(run: Run, grade: str) -> str:
     if grade == "unknown":
         return (
             f"Nothing can be recommended for {run.name} yet: its errors on frames that it was not "
-            f"trained on have not been measured (siliforce evaluate {run.path.name} DATA)."
+            f"trained on have not been measured (siliforce evaluate {run.path})."
         )
     purpose = {
         "good": "may be used for energies, forces and molecular dynamics",
@@ -213,16 +213,20 @@ def _beyond(run: Run) -> list[str]:
 
 
 def _untested(run: Run) -> list[str]:
-    """Elements of which the test frames hold hardly any atom."""
-    result = run.held_out
-    if result is None or run.card is None:
-        return []
-    atoms = {row["label"]: row["n_atoms"] for row in result.tables.get("by_element", [])}
-    few = [e for e in run.card.elements if atoms.get(e, 0) < MIN_ATOMS]
+    few = scarce_elements(run)
     if not few:
         return []
-    counts = listed([f"{e} {atoms.get(e, 0)}" for e in few])
-    return [f"conclusions about single elements with too few test atoms ({counts})"]
+    counts = listed([f"{element} {n}" for element, n in few.items()])
+    return [f"conclusions about elements of which the test frames hold too few atoms ({counts})"]
+
+
+def scarce_elements(run: Run) -> dict[str, int]:
+    """Elements of which the held-out frames hold hardly any atom, and how many they hold."""
+    result = run.held_out
+    if result is None or run.card is None:
+        return {}
+    atoms = {row["label"]: row["n_atoms"] for row in result.tables.get("by_element", [])}
+    return {e: atoms.get(e, 0) for e in run.card.elements if atoms.get(e, 0) < MIN_ATOMS}
 
 
 def unseen_pairs(elements: Sequence[str], min_distance: dict[str, float]) -> list[str]:
@@ -275,6 +279,12 @@ def _label_next(run: Run) -> str:
             f"Label more {what} next: relative to the typical force, the error there is "
             f"{shown(ratio, 2)} times the average{seen}.{advice}"
         )
+    few = listed(list(scarce_elements(run)))
+    if few:
+        return (
+            f"Label more frames with {few} next: too few of these atoms are in the test frames to "
+            f"know their errors.{advice}"
+        )
     return (
         "No category stands out, so label where the potential is to be used next: other densities, "
         f"higher temperatures, or structures that the data lack.{advice}"
@@ -293,7 +303,11 @@ def worst_category(result: Result) -> tuple[str, dict[str, Any], float] | None:
     for table, phrase in NAMES.items():
         rows = [r for r in result.tables.get(table, []) if r["label"] and r.get("forces_relative")]
         if len(rows) > 1:
-            sampled = [r for r in rows if r["n_atoms"] >= MIN_ATOMS]
+            sampled = [
+                r
+                for r in rows
+                if r["n_atoms"] >= MIN_ATOMS and r.get("n_frames", MIN_FRAMES) >= MIN_FRAMES
+            ]
             found += [
                 (phrase.format(r["label"]), r, r["forces_relative"] / average) for r in sampled
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from siliforce.errors import ConfigError, DataError
+from siliforce.errors import ConfigError, DataError, ModelFileError
 from siliforce.potential import Potential, Prediction
 from siliforce.simulation.domain import OutsideRangeWarning, outside_range
 from siliforce.simulation.neighbors import SkinList, narrowed
@@ -57,7 +58,8 @@ class SiliforceCalculator(Calculator):
         """Load what is given as a path.
 
         Args:
-            potential: a potential, a model file or a run folder; or several for an ensemble.
+            potential: a potential, a model file or a run folder; or several for an ensemble, or
+                the folder of a run with several seeds.
             device: `auto` takes an accelerator if there is one.
             dtype: of the networks, `float32` or `float64`; that of the model file if not given.
             skin: margin of the neighbour list, Å.
@@ -68,7 +70,7 @@ class SiliforceCalculator(Calculator):
             ConfigError: no member, members of different elements, or no such device.
         """
         super().__init__(**kwargs)
-        sources = [potential] if isinstance(potential, Potential | str | Path) else list(potential)
+        sources = members_of(potential)
         if not sources:
             raise ConfigError("an ensemble needs at least one potential")
         place = resolve_device(device)
@@ -128,6 +130,25 @@ class SiliforceCalculator(Calculator):
                 OutsideRangeWarning,
                 stacklevel=2,
             )
+
+
+def members_of(potential: Source | Sequence[Source]) -> list[Source]:
+    """The potentials named: one, several, or those of an ensemble's folder.
+
+    Raises:
+        ModelFileError: the folder's list of members is damaged.
+    """
+    if isinstance(potential, Potential):
+        return [potential]
+    if not isinstance(potential, str | Path):
+        return list(potential)
+    manifest = Path(potential) / "ensemble.json"
+    if not manifest.is_file():
+        return [potential]
+    try:
+        return [manifest.parent / name for name in json.loads(manifest.read_text())["members"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{manifest}: damaged ({error})") from error
 
 
 def resolve_device(device: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -110,6 +111,19 @@ def test_ensemble_gives_mean_and_spread():
     assert atoms.calc.results["energy_std"] == pytest.approx(np.std(energies, ddof=1))
     np.testing.assert_allclose(atoms.calc.results["forces_std"], np.std(forces, axis=0, ddof=1))
     assert atoms.calc.results["forces_std"].max() > 0.01
+
+
+def test_folder_of_several_seeds_is_an_ensemble(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "morse-toy", TOYS["morse-toy"])
+    names = ["seed-0/best.safetensors", "seed-1/best.safetensors"]
+    for name, depth in zip(names, (0.3, 0.36), strict=True):
+        toy_potential(depth=depth).save(tmp_path / name)
+    (tmp_path / "ensemble.json").write_text(json.dumps({"members": names}))
+    calculator = SiliforceCalculator(tmp_path, device="cpu")
+    assert len(calculator.potentials) == 2
+    (tmp_path / "ensemble.json").write_text('{"members": ')
+    with pytest.raises(ModelFileError, match=r"ensemble\.json: damaged"):
+        SiliforceCalculator(tmp_path)
 
 
 def test_members_of_an_ensemble_must_know_the_same_elements():
