@@ -11,20 +11,35 @@ from rich.text import Text
 from siliforce.indicators.base import Metric, Result
 
 
+COLUMNS = {
+    "energy_mae": "E MAE\nmeV/atom",
+    "energy_rmse": "E RMSE\nmeV/atom",
+    "energy_rmse_shifted": "less shift\nmeV/atom",
+    "forces_mae": "F MAE\nmeV/Å",
+    "forces_rmse": "F RMSE\nmeV/Å",
+    "stress_mae": "stress MAE\nGPa",
+}
+"""What a terminal shows of the errors; the rest is in the file and the report."""
+
+
 def errors_table(results: Sequence[Result]) -> Group:
-    """Errors of several sets side by side, and what each set is."""
-    table = Table(title="Errors", title_justify="left")
-    table.add_column("")
+    """One line per set."""
+    table = Table(title=f"Errors of {results[0].model}", title_justify="left")
+    table.add_column("set")
+    table.add_column("frames", justify="right")
+    shown = {
+        name: title
+        for name, title in COLUMNS.items()
+        if any(r.value(name) is not None for r in results)
+    }
+    for title in shown.values():
+        table.add_column(title, justify="right")
     for result in results:
-        frames = result.provenance.get("n_frames", "?")
-        table.add_column(f"{result.split}\n{frames} frames", justify="right")
-    names = list(dict.fromkeys(m.name for r in results for m in r.metrics))
-    for name in names:
-        found = [r.metric(name) for r in results]
-        unit = next(m.unit for m in found if m is not None)
-        table.add_row(f"{name} [{unit}]".replace("[", "\\["), *(_number(m) for m in found))
+        frames = str(result.provenance.get("n_frames", "?"))
+        table.add_row(result.split, frames, *(_number(result.metric(name)) for name in shown))
     intervals = {r.provenance.get("intervals", "none") for r in results}
-    return Group(table, Text(f"intervals: {'; '.join(sorted(intervals))}", style="dim"))
+    note = f"below: {'; '.join(sorted(intervals))}; less shift: a constant removed"
+    return Group(table, Text(note, style="dim"))
 
 
 def result_table(result: Result) -> Group:
@@ -46,7 +61,12 @@ def _number(metric: Metric | None) -> str:
         return ""
     if metric.value is None:
         return "n/a"
-    text = f"{metric.value:.4g}"
+    text = _digits(metric.value, 4)
     if metric.low is not None and metric.high is not None:
-        text += f" ({metric.low:.3g}–{metric.high:.3g})"
+        text += f"\n{_digits(metric.low, 3)}–{_digits(metric.high, 3)}"
     return text
+
+
+def _digits(value: float, digits: int) -> str:
+    """So many significant digits, without an exponent where that stays short."""
+    return f"{value:.0f}" if 10 ** (digits - 1) <= abs(value) < 1e7 else f"{value:.{digits}g}"

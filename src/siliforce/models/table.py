@@ -61,8 +61,8 @@ def models_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(column)
     for row in rows:
         if row["works"]:
-            presets = ", ".join(f"{p}: {n:,}" for p, n in row["parameters"].items())
-            forces = "gradient + stress" if row["stress"] else "direct, no stress"
+            presets = "\n".join(f"{p}: {n:,}" for p, n in row["parameters"].items())
+            forces = "gradient,\nstress" if row["stress"] else "direct,\nno stress"
             table.add_row(row["name"], row["title"], forces, presets, row["reference"])
         else:
             table.add_row(row["name"], row["title"], "[dim]not yet[/]", "", "", style="dim")

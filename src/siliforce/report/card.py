@@ -19,7 +19,6 @@ def card_table(header: dict[str, Any], path: Path) -> Table:
     table.add_column()
     card = header["card"]
     table.add_row("model", f"{header['model']}, preset {header['preset'] or '(none)'}")
-    table.add_row("elements", " ".join(header["species"]))
     table.add_row("precision", header["dtype"])
     table.add_row("short-range repulsion", "ZBL" if header["repulsion"] else "none")
     for key, value in card.items():
