@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from siliforce.errors import ConfigError
 from siliforce.graph import Graph
 
 
@@ -29,7 +30,15 @@ def edge_gradient(energy: Tensor, edge_vectors: Tensor, create_graph: bool) -> T
 
     Returns:
         (n_edges, 3), eV/Å; zeros if the energy does not depend on the edges.
+
+    Raises:
+        ConfigError: called under `torch.inference_mode`, where nothing can be derived.
     """
+    if torch.is_inference_mode_enabled():
+        raise ConfigError(
+            "forces are derivatives and cannot be computed under torch.inference_mode; "
+            "use torch.no_grad instead"
+        )
     if not energy.requires_grad:
         return torch.zeros_like(edge_vectors)
     (gradient,) = torch.autograd.grad(

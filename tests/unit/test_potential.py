@@ -121,6 +121,13 @@ def test_only_what_is_asked_for_is_computed() -> None:
     assert not answer.energy.requires_grad
 
 
+def test_inference_mode_is_an_error_not_zero_forces() -> None:
+    potential = build_potential(SCHNET)
+    graph = graph_of(potential, [STRUCTURES["crystal"]()])
+    with torch.inference_mode(), pytest.raises(ConfigError, match=r"use torch\.no_grad"):
+        potential(graph)
+
+
 def test_direct_models_have_forces_but_no_stress() -> None:
     potential = direct_potential(repulsion=False)
     graph = graph_of(potential, [STRUCTURES["crystal"]()])
