@@ -23,19 +23,11 @@ def write_atomic(path: str | Path, content: bytes | str) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return path
-
-
-def _umask() -> int:
-    """The process's file mode mask; temporary files are private, results are not meant to be."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def cache_folder() -> Path:
