@@ -25,7 +25,7 @@ class Case:
 
     Attributes:
         model: its name.
-        no_force_gradient: end of a parameter's name -> why a loss on forces alone cannot reach it.
+        no_force_gradient: a parameter's name -> why a loss on forces alone cannot reach it.
         overfit_lr, overfit_steps: how its `tiny` preset learns four structures.
         scale: of the potential, so that random weights give forces of usual size, eV.
     """
