@@ -240,6 +240,8 @@ class Session:
             f"{self.device}: {len(train)} frames to train, {len(valid)} to validate, "
             f"{plan.config.batch_size} a step"
         )
+        if plan.config.compile:
+            trainer.compile()
         cost = estimate(trainer, plan.config.max_edges is None and trainer.state.step == 0)
         self.console.say("estimated: " + cost.sentence(trainer.max_epochs))
         if not self.world.is_main:

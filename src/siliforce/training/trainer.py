@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from siliforce.errors import TrainingError
 from siliforce.potential import Potential
 from siliforce.training import checkpoint
 from siliforce.training.checkpoint import Snapshot
+from siliforce.training.compiled import Predict, compiled
 from siliforce.training.console import Console
 from siliforce.training.distributed import World
 from siliforce.training.loader import Loader, StepData, prefetch
@@ -142,7 +144,7 @@ class Trainer:
         self.state = State(max_edges=max_edges)
         self.sums = self._zero_sums()
         self.uses_forces, self.uses_stress = config.loss.uses[1:]
-        self.predict = self._predict
+        self.predict: Predict = self._predict
         self.good: Snapshot | None = None
         self.last_save = self.last_look = 0.0
         self.clock = 0.0
@@ -288,6 +290,12 @@ class Trainer:
         return self.potential(
             graph, forces=self.uses_forces, stress=self.uses_stress, create_graph=create_graph
         )
+
+    def compile(self) -> None:
+        """Evaluate through torch.compile from now on, if that works here."""
+        self.console.say("compiling: takes minutes once, then each step is faster")
+        batch = self.loader.batch(np.arange(min(2, len(self.sampler.cost)))).to(self.device)
+        self.predict = compiled(self._predict, self.potential, batch, self.console.say)
 
     def learning_rate(self, fraction: float) -> float:
         """At a fraction of the budget, with all reductions so far."""
@@ -490,7 +498,7 @@ class Trainer:
             return terms, sums
 
     def _validation_batches(self) -> Iterator[tuple[Any, Tensor]]:
-        frames = torch.arange(len(self.valid_cost)).numpy()
+        frames = np.arange(len(self.valid_cost))
         mine = by_rank(frames, self.valid_cost, self.world.size)[self.world.rank]
         loader, pool = self.valid_loader, self.config.loss.pool
         for portion in prefetch(

@@ -1,5 +1,6 @@
 """The trainer: learning, resuming, running out of memory, diverging."""
 
+import dataclasses
 import errno
 import json
 import math
@@ -389,3 +390,51 @@ def test_tensorboard_is_written_when_asked(tmp_path):
     pytest.importorskip("tensorboard")
     make_trainer(tmp_path, epochs=1, tensorboard=True).fit()
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_without_a_compiler_training_goes_on(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        def call(*_, **__):
+            raise RuntimeError("No working C++ compiler found\nand many more lines")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fail)
+    heard = Heard()
+    trainer = make_trainer(tmp_path, epochs=1, console=heard)
+    before = trainer.predict
+    trainer.compile()
+    assert trainer.predict == before
+    assert "does not work here (No working C++ compiler found); training goes on" in heard
+
+
+def test_a_compiler_that_changes_gradients_is_not_used(tmp_path, monkeypatch):
+    def wrong(predict, **_):
+        def call(graph, create_graph):
+            prediction = predict(graph, create_graph)
+            return dataclasses.replace(prediction, forces=1.1 * prediction.forces)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    heard = Heard()
+    trainer = make_trainer(tmp_path, epochs=1, console=heard)
+    trainer.compile()
+    assert "changes gradients" in heard
+    assert trainer.predict == trainer._predict
+
+
+@pytest.mark.full
+def test_compiled_training_is_the_same(tmp_path):
+    """Needs a C++ compiler, and minutes."""
+    heard = Heard()
+    plain = make_trainer(tmp_path / "plain", epochs=2)
+    plain.fit()
+    trainer = make_trainer(tmp_path / "compiled", epochs=2, console=heard)
+    trainer.compile()
+    assert trainer.predict != trainer._predict, heard.lines
+    trainer.fit()
+    for a, b in zip(
+        read_metrics(tmp_path / "plain"), read_metrics(tmp_path / "compiled"), strict=True
+    ):
+        assert b["valid_loss"] == pytest.approx(a["valid_loss"], rel=1e-8)
