@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from siliforce.data.batch import Batch, Targets
 from siliforce.data.frame import Frame, Tag
@@ -80,12 +82,18 @@ class Dataset:
         """(n_frames,), eV, NaN where missing."""
         return self.records["energy"]
 
+    def numbers(self, index: int) -> np.ndarray:
+        """Atomic numbers of one frame, (n_atoms,), uint8."""
+        store, _ = self._locate(int(self.indices[index]))
+        first = int(self.records["first_atom"][index])
+        return self.stores[store].numbers[first : first + int(self.records["n_atoms"][index])]
+
     @cached_property
     def counts(self) -> tuple[tuple[int, ...], np.ndarray]:
         """Elements by atomic number, and how often each frame has them, (n_frames, n_elements)."""
         table = np.zeros((len(self), 256), dtype=np.int64)
-        for row, numbers in enumerate(self._numbers()):
-            table[row] = np.bincount(numbers, minlength=256)
+        for row in range(len(self)):
+            table[row] = np.bincount(self.numbers(row), minlength=256)
         present = np.flatnonzero(table.any(axis=0))
         return tuple(int(z) for z in present), table[:, present]
 
@@ -113,6 +121,24 @@ class Dataset:
     def sources(self) -> list[str]:
         """File and position of each frame."""
         return [t["source"] for t in self._texts]
+
+    @property
+    def all_tags(self) -> list[dict[str, Tag]]:
+        """Tags of each frame."""
+        return [t["tags"] for t in self._texts]
+
+    @cached_property
+    def compositions(self) -> list[str]:
+        """Reduced formula of each frame, such as HfO2."""
+        elements, counts = self.counts
+        reduced = counts // np.gcd.reduce(counts, axis=1)[:, None]
+        unique, which = np.unique(reduced, axis=0, return_inverse=True)
+        symbols = [chemical_symbols[z] for z in elements]
+        texts = [
+            "".join(f"{s}{n if n > 1 else ''}" for s, n in zip(symbols, row, strict=True) if n)
+            for row in unique
+        ]
+        return [texts[k] for k in which]
 
     @property
     def tag_names(self) -> list[str]:
@@ -152,6 +178,16 @@ class Dataset:
                 if values != {None}:
                     facts[name] = _agreed(values)
         return facts
+
+    @property
+    def label_keys(self) -> dict[str, dict[str, int]]:
+        """Label -> key it was read from -> frames, as far as the stores were made from files."""
+        keys: dict[str, Counter[str]] = {}
+        for store in self.stores:
+            for record in store.facts.get("imports", []):
+                for label, counts in record["report"]["labels"].items():
+                    keys.setdefault(label, Counter()).update(counts)
+        return {label: dict(counts) for label, counts in keys.items()}
 
     # -- batches ------------------------------------------------------------------------------
 
@@ -242,12 +278,6 @@ class Dataset:
     def _locate(self, row: int) -> tuple[int, int]:
         store = int(np.searchsorted(self._starts, row, side="right")) - 1
         return store, row - int(self._starts[store])
-
-    def _numbers(self) -> Iterator[np.ndarray]:
-        for row, record in zip(self.indices, self.records, strict=True):
-            first = int(record["first_atom"])
-            store = self.stores[self._locate(int(row))[0]]
-            yield store.numbers[first : first + int(record["n_atoms"])]
 
     def _neighbors(self, cutoff: float) -> list[NeighborCache]:
         if cutoff not in self._caches:

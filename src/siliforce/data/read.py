@@ -49,6 +49,7 @@ VIRIAL_KEYS = ("REF_virial", "dft_virial", "DFT_virial", "virial", "virials")
 GROUP_KEYS = ("group", "trajectory", "traj_id", "run_id")
 TYPE_KEYS = ("config_type", "system", "structure_type")
 TEMPERATURE_KEYS = ("T", "temperature", "Temperature", "temp")
+NO_KEY = "(none)"
 NOT_TAGS = {
     *ENERGY_KEYS,
     *STRESS_KEYS,
@@ -132,7 +133,8 @@ def import_files(
                 yield frame
 
     report.n_frames = target.append(frames())
-    target.append([], **facts, import_options=options.model_dump(), import_report=report.to_json())
+    record = {"options": options.model_dump(), "report": report.to_json()}
+    target.append([], **facts, imports=[*target.facts.get("imports", []), record])
     return report
 
 
@@ -143,7 +145,7 @@ def load_frames(path: Path, options: ReadOptions | None = None) -> Store:
     folder = cache_folder() / "stores" / f"{path.name.split('.')[0]}-{digest}"
     if Store.is_store(folder):
         store = Store.open(folder)
-        if "import_report" in store.facts:  # else an import was killed: begin again
+        if "imports" in store.facts:  # else an import was killed: begin again
             return store
     if folder.exists():
         _remove(folder)
@@ -229,7 +231,7 @@ def _to_frame(atoms: Atoms, options: ReadOptions, report: ImportReport, name: st
     forces_key = _choose(labels, options.forces_key, FORCES_KEYS, name)
     stress_key = _choose(labels, options.stress_key, (*STRESS_KEYS, *VIRIAL_KEYS), name)
     for kind, key in (("energy", energy_key), ("forces", forces_key), ("stress", stress_key)):
-        report.labels[kind][key or "(none)"] += 1
+        report.labels[kind][key or NO_KEY] += 1
     stress = None
     if stress_key is not None:
         stress = _full(labels[stress_key], name)

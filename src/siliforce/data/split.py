@@ -152,7 +152,7 @@ def labels_of(dataset: Dataset, tag: str) -> list[Any]:
     if tag == "group":
         return dataset.groups
     if tag == "composition":
-        return [f.to_atoms().get_chemical_formula("reduce") for f in dataset]
+        return dataset.compositions
     try:
         return dataset.tags(tag)
     except KeyError:
