@@ -202,7 +202,7 @@ def _ask_calculator(
     for index in range(len(dataset)):
         frame = dataset[index]
         rows = slice(start, start := start + len(frame.numbers))
-        atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
+        atoms = frame.to_atoms()
         atoms.calc = calculator
         table.energy[index] = atoms.get_potential_energy()
         table.forces[rows] = atoms.get_forces()

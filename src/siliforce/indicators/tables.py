@@ -10,7 +10,6 @@ from rich.text import Text
 
 from siliforce.indicators.base import Metric, Result
 
-
 COLUMNS = {
     "energy_mae": "E MAE\nmeV/atom",
     "energy_rmse": "E RMSE\nmeV/atom",

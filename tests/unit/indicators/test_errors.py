@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from siliforce.data import Dataset, Frame, Store
 from siliforce.errors import DataError
 from siliforce.indicators import predictions as predictions_module
 from siliforce.indicators.base import Result
@@ -16,7 +20,6 @@ from siliforce.indicators.errors import evaluate, evaluate_sets
 from siliforce.indicators.predictions import formula, packed, predict
 from siliforce.simulation.calculator import SiliforceCalculator
 from siliforce.units import EV_PER_A3_IN_GPA
-from tests.toy_data import ToyDataset
 from tests.toys import DirectMorse, toy_potential
 
 
@@ -40,20 +43,47 @@ def frames(n: int = 6, groups: int = 1, symbols: tuple[str, ...] = ("Cu",)) -> l
     return found
 
 
-def test_right_answers_have_no_error():
-    result = evaluate(toy_potential(), ToyDataset(frames()))
+@pytest.fixture
+def dataset(tmp_path: Path) -> Callable[[list[Atoms]], Dataset]:
+    """Makes a stored dataset of labelled atoms."""
+    count = iter(range(100))
+
+    def make(labelled: list[Atoms]) -> Dataset:
+        store = Store.create(tmp_path / f"{next(count)}.store")
+        store.append(
+            [
+                Frame.from_atoms(
+                    atoms,
+                    forces=atoms.arrays.get("forces"),
+                    tags={k: v for k, v in atoms.info.items() if k == "temperature"},
+                    **{
+                        k: v
+                        for k, v in atoms.info.items()
+                        if k in ("energy", "stress", "group", "config_type")
+                    },
+                )
+                for atoms in labelled
+            ]
+        )
+        return Dataset([store])
+
+    return make
+
+
+def test_right_answers_have_no_error(dataset):
+    result = evaluate(toy_potential(), dataset(frames()))
     for name in ("energy_mae", "forces_rmse", "forces_max", "stress_rmse", "ef"):
         assert result.value(name) == pytest.approx(0, abs=1e-8)
     assert result.value("forces_relative") == pytest.approx(0, abs=1e-6)
 
 
-def test_definitions_on_known_errors():
+def test_definitions_on_known_errors(dataset):
     data = frames(2)  # 4 and 8 atoms
     data[0].info["energy"] -= 4 * 0.010  # answers are 10 meV/atom too high
     data[1].info["energy"] += 8 * 0.030  # and 30 too low
     data[0].arrays["forces"][0] -= [0.3, 0.0, -0.4]
     data[1].info["stress"] += 0.01 * np.eye(3)
-    result = evaluate(toy_potential(), ToyDataset(data))
+    result = evaluate(toy_potential(), dataset(data))
     expected = {
         "energy_mae": 20.0,
         "energy_rmse": np.sqrt(500),
@@ -76,11 +106,11 @@ def test_definitions_on_known_errors():
     assert result.value("forces_relative") == pytest.approx(relative)
 
 
-def test_breakdowns_name_the_worst_first():
+def test_breakdowns_name_the_worst_first(dataset):
     data = frames(6, symbols=("Cu", "Ag"))
     for atoms in data[1::2]:
         atoms.arrays["forces"][-1] += 0.6  # the silver atom of the long frames
-    result = evaluate(toy_potential(("Cu", "Ag")), ToyDataset(data))
+    result = evaluate(toy_potential(("Cu", "Ag")), dataset(data))
     elements = {row["label"]: row for row in result.tables["by_element"]}
     assert elements["Cu"]["forces_mae"] == pytest.approx(0, abs=1e-9)
     assert elements["Ag"]["n_atoms"] == 6
@@ -93,60 +123,60 @@ def test_breakdowns_name_the_worst_first():
     assert {row["label"] for row in result.tables["by_formula"]} == {"Cu3Ag", "Cu7Ag"}
 
 
-def test_tags_break_down_where_the_data_have_them():
+def test_tags_break_down_where_the_data_have_them(dataset):
     data = frames(4)
     for k, atoms in enumerate(data):
         atoms.info["temperature"] = 300.0 if k < 2 else 600.0
-    tables = evaluate(toy_potential(), ToyDataset(data), by=("temperature", "phase")).tables
+    tables = evaluate(toy_potential(), dataset(data), by=("temperature", "phase")).tables
     assert {row["label"] for row in tables["by_temperature"]} == {"300", "600"}
     assert "by_phase" not in tables
 
 
-def test_missing_labels_are_left_out_and_said():
+def test_missing_labels_are_left_out_and_said(dataset):
     data = frames(4)
     data[0].info["energy"] = np.nan
     data[1].info["energy"] += 8 * 0.012
     del data[2].arrays["forces"]
     for atoms in data:
         del atoms.info["stress"]
-    result = evaluate(toy_potential(), ToyDataset(data))
+    result = evaluate(toy_potential(), dataset(data))
     assert result.value("energy_mae") == pytest.approx(12 / 3)
     assert result.value("forces_mae") == pytest.approx(0, abs=1e-9)
     assert result.value("stress_mae") is None
     assert result.metric("stress_mae").note == "no labels"
 
 
-def test_direct_model_has_no_stress_error():
-    result = evaluate(toy_potential(model=DirectMorse), ToyDataset(frames(4)))
+def test_direct_model_has_no_stress_error(dataset):
+    result = evaluate(toy_potential(model=DirectMorse), dataset(frames(4)))
     assert result.value("stress_mae") is None
     assert result.value("forces_mae") > 1
 
 
-def test_intervals_hold_the_truth_and_narrow_with_more_frames():
+def test_intervals_hold_the_truth_and_narrow_with_more_frames(dataset):
     rng = np.random.default_rng(3)
     widths = []
     for n in (12, 48):
         data = frames(n)
         for atoms in data:
             atoms.info["energy"] += len(atoms) * rng.normal(0, 0.01)
-        metric = evaluate(toy_potential(), ToyDataset(data)).metric("energy_rmse")
+        metric = evaluate(toy_potential(), dataset(data)).metric("energy_rmse")
         assert metric.low < metric.value < metric.high
         assert metric.low < 10 < metric.high
         widths.append(metric.high - metric.low)
     assert widths[1] < 0.75 * widths[0]
 
 
-def test_groups_are_resampled_where_there_are_enough():
+def test_groups_are_resampled_where_there_are_enough(dataset):
     data = frames(24, groups=6)
     rng = np.random.default_rng(0)
     offset = rng.normal(0, 0.02, 6)
     for k, atoms in enumerate(data):  # frames of one run share their error
         atoms.info["energy"] += len(atoms) * offset[k % 6]
-    by_group = evaluate(toy_potential(), ToyDataset(data))
+    by_group = evaluate(toy_potential(), dataset(data))
     assert by_group.provenance["independent_units"] == 6
     for k, atoms in enumerate(data):
         atoms.info["group"] = f"frame{k}"
-    by_frame = evaluate(toy_potential(), ToyDataset(data))
+    by_frame = evaluate(toy_potential(), dataset(data))
     assert "frames" in by_frame.provenance["intervals"]
 
     def width(result: Result) -> float:
@@ -156,19 +186,19 @@ def test_groups_are_resampled_where_there_are_enough():
     assert width(by_group) > 1.4 * width(by_frame)
 
 
-def test_few_frames_have_no_interval():
-    result = evaluate(toy_potential(), ToyDataset(frames(3)))
+def test_few_frames_have_no_interval(dataset):
+    result = evaluate(toy_potential(), dataset(frames(3)))
     assert result.metric("energy_mae").low is None
     assert result.provenance["intervals"] == "none"
 
 
-def test_batches_of_any_size_and_any_calculator_agree():
+def test_batches_of_any_size_and_any_calculator_agree(dataset):
     data = frames(5)
     for atoms in data:
         atoms.arrays["forces"] += 0.1
-    whole = predict(toy_potential(), ToyDataset(data), edge_budget=10**9)
-    single = predict(toy_potential(), ToyDataset(data), edge_budget=1)
-    by_ase = predict(SiliforceCalculator(toy_potential(), device="cpu"), ToyDataset(data))
+    whole = predict(toy_potential(), dataset(data), edge_budget=10**9)
+    single = predict(toy_potential(), dataset(data), edge_budget=1)
+    by_ase = predict(SiliforceCalculator(toy_potential(), device="cpu"), dataset(data))
     for other in (single, by_ase):
         for name in ("energy", "energy_ref", "forces", "forces_ref", "stress", "stress_ref"):
             np.testing.assert_allclose(getattr(whole, name), getattr(other, name), atol=1e-10)
@@ -176,48 +206,48 @@ def test_batches_of_any_size_and_any_calculator_agree():
         np.testing.assert_array_equal(other.numbers, whole.numbers)
 
 
-def test_zero_shot_column_for_another_calculator():
-    result = evaluate(EMT(), ToyDataset(frames(5)))
+def test_zero_shot_column_for_another_calculator(dataset):
+    result = evaluate(EMT(), dataset(frames(5)))
     assert result.model == "emt"
     assert result.value("forces_mae") > 0
     assert result.value("stress_mae") > 0
 
 
-def test_ood_sets_get_their_gap():
+def test_ood_sets_get_their_gap(dataset):
     inside, outside = frames(5), frames(5)
     for atoms in inside:
         atoms.arrays["forces"] += 0.05
     for atoms in outside:
         atoms.arrays["forces"] += 0.15
-    sets = {"test": ToyDataset(inside), "ood:hot": ToyDataset(outside), "ood:none": ToyDataset([])}
+    sets = {"test": dataset(inside), "ood:hot": dataset(outside), "ood:none": dataset([])}
     test, ood = evaluate_sets(toy_potential(), sets)
     assert (test.split, ood.split) == ("test", "ood:hot")
     assert ood.value("gap_forces_mae") == pytest.approx(100)
     assert test.value("gap_forces_mae") is None
 
 
-def test_unknown_elements_and_empty_sets_are_refused():
+def test_unknown_elements_and_empty_sets_are_refused(dataset):
     data = frames(2)
     data[0].symbols[0] = "Au"
     with pytest.raises(DataError, match="knows Cu but not Au"):
-        evaluate(toy_potential(), ToyDataset(data))
+        evaluate(toy_potential(), dataset(data))
     with pytest.raises(DataError, match="no frames"):
-        evaluate(toy_potential(), ToyDataset([]))
+        evaluate(toy_potential(), dataset([]))
 
 
-def test_memory_that_runs_out_halves_the_batch(monkeypatch):
+def test_memory_that_runs_out_halves_the_batch(dataset, monkeypatch):
     real, sizes = predictions_module._ask_batch, []
 
-    def scarce(potential, dataset, table, indices):
+    def scarce(potential, data, table, indices):
         sizes.append(len(indices))
         if len(indices) > 2:
             raise torch.OutOfMemoryError
-        real(potential, dataset, table, indices)
+        real(potential, data, table, indices)
 
     monkeypatch.setattr(predictions_module, "_ask_batch", scarce)
     steps = []
     found = predict(
-        toy_potential(), ToyDataset(frames(5)), progress=lambda done, total: steps.append(done)
+        toy_potential(), dataset(frames(5)), progress=lambda done, total: steps.append(done)
     )
     assert sizes == [5, 2, 3, 1, 2]
     assert steps == [2, 3, 5]

@@ -66,7 +66,7 @@ def test_axis_places_values():
 
 
 def test_lines_break_at_gaps_and_the_file_is_valid_xml():
-    series = Series("a <b> & \"c\"", [0, 1, 2, 3], [1.0, np.nan, 3.0, 4.0])
+    series = Series('a <b> & "c"', [0, 1, 2, 3], [1.0, np.nan, 3.0, 4.0])
     svg = chart([series], "x (Å)", "y", "title & more", levels=[2.0], marks=[1.5], notes=["n < 1"])
     root = ElementTree.fromstring(svg)
     line = next(p for p in root.iter("path") if p.get("data-name"))
