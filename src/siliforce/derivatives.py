@@ -34,7 +34,7 @@ def edge_gradient(energy: Tensor, edge_vectors: Tensor, create_graph: bool) -> T
     Raises:
         ConfigError: called under `torch.inference_mode`, where nothing can be derived.
     """
-    if torch.is_inference_mode_enabled():
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         raise ConfigError(
             "forces are derivatives and cannot be computed under torch.inference_mode; "
             "use torch.no_grad instead"
