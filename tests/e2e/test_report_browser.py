@@ -1,4 +1,4 @@
-"""The report in a real browser: its script runs, nothing is fetched, nothing overlaps, it prints."""
+"""The report in a real browser: its script runs, nothing is fetched or overlaps, it prints."""
 
 from __future__ import annotations
 
@@ -35,19 +35,21 @@ FLAGS = (
 PROBE = """
 const answer = {};
 const table = document.querySelector("table.sortable");
-const column = [...table.tHead.rows[0].cells].findIndex((c) => c.textContent.includes("force RMSE"));
+const heads = [...table.tHead.rows[0].cells];
+const column = heads.findIndex((c) => c.textContent.includes("force RMSE"));
 const order = () => [...table.tBodies[0].rows].map((r) => Number(r.cells[column].dataset.value));
-table.tHead.rows[0].cells[column].click();
+heads[column].click();
 answer.up = order();
-table.tHead.rows[0].cells[column].click();
+heads[column].click();
 answer.down = order();
-answer.sorted = table.tHead.rows[0].cells[column].getAttribute("aria-sort");
+answer.sorted = heads[column].getAttribute("aria-sort");
 const svg = document.querySelector("svg.chart");
 const first = /M(-?[\\d.]+) (-?[\\d.]+)/.exec(svg.querySelector("[data-name]").getAttribute("d"));
 const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
 svg.dispatchEvent(new PointerEvent("pointermove", {
   clientX: box.left + first[1] * scale, clientY: box.top + first[2] * scale }));
-answer.tip = document.getElementById("tip").hidden ? "" : document.getElementById("tip").textContent;
+const tip = document.getElementById("tip");
+answer.tip = tip.hidden ? "" : tip.textContent;
 answer.overflow = document.documentElement.scrollWidth - window.innerWidth;
 answer.width = window.innerWidth;
 answer.fetched = performance.getEntriesByType("resource").map((entry) => entry.name);

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def shown(value: Any, digits: int = 3) -> str:
-    """A number with so many significant digits, no exponent between 1e-3 and 1e6; else a dash."""
+    """A number with so many significant digits, without exponent from 1e-3 to 1e6; else a dash."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -21,7 +22,8 @@ def shown(value: Any, digits: int = 3) -> str:
     size = abs(value)
     if size < 1e-3 or size >= 1e6:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        return f"{mantissa} × 10^{int(exponent)}".replace("-", MINUS)
+        power = str(int(exponent)).translate(SUPERSCRIPT)
+        return f"{mantissa} × 10{power}".replace("-", MINUS)
     decimals = max(digits - 1 - math.floor(math.log10(size)), 0)
     return f"{value:,.{decimals}f}".replace("-", MINUS)
 

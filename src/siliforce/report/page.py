@@ -18,6 +18,7 @@ from siliforce.files import write_atomic
 from siliforce.indicators.base import Result
 from siliforce.report import figures, tables
 from siliforce.report.load import Run, load_runs
+from siliforce.report.numbers import listed
 from siliforce.report.verdict import compare, judge
 
 HOW = {
@@ -69,7 +70,7 @@ def render(runs: Sequence[Run], title: str = "") -> str:
     script, style = _asset("report.js"), _asset("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
-        title=title or f"{' and '.join(run.name for run in runs)}: siliforce report",
+        title=title or f"{listed([run.name for run in runs])}: siliforce report",
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         version=__version__,
         script=Markup(script),

@@ -225,7 +225,13 @@ def dynamics(entries: Sequence[tuple[Run, Result]]) -> Table:
         ]
         for run, result in entries
     ]
-    return Table(columns, rows)
+    config = entries[0][1].provenance.get("config", {})
+    caption = (
+        f"Averages over {shown(config.get('production'))} ps of production after "
+        f"{shown(config.get('equilibration'))} ps of equilibration, steps of "
+        f"{shown(config.get('timestep'))} fs; temperatures over 3N−3 degrees of freedom."
+    )
+    return Table(columns, rows, caption)
 
 
 def timing(runs: Sequence[Run]) -> Table | None:

@@ -109,7 +109,7 @@ def test_numbers():
     assert shown(12.3456) == "12.3"
     assert shown(-0.012345) == "−0.0123"
     assert shown(1234.6) == "1,235"
-    assert shown(2.5e-7) == "2.50 × 10^−7"
+    assert shown(2.5e-7) == "2.50 × 10⁻⁷"
     assert interval(1.0, None) == ""
     assert interval(1.0, 2.0) == "1.00 to 2.00"
     assert duration(None) == "–"
