@@ -56,7 +56,9 @@ def overview(runs: Sequence[Run]) -> Table:
     shown_metrics = ("energy_rmse", "energy_mae", "forces_rmse", "forces_mae", "stress_rmse")
     metrics = [m for m in shown_metrics if any(_held(run, m) is not None for run in runs)]
     columns = [("model", ""), ("parameters", ""), ("epochs", ""), ("training", "")]
-    columns += [COLUMNS[m] for m in metrics] + [("energy + forces", "µs/atom")]
+    columns += [COLUMNS[m] for m in metrics]
+    timed = any(run.of("speed") for run in runs)
+    columns += [("energy + forces", "µs/atom")] if timed else []
     rows = []
     for run in runs:
         record = run.record
@@ -69,7 +71,7 @@ def overview(runs: Sequence[Run]) -> Table:
         ]
         row += [_cell(_held(run, m)) for m in metrics]
         fast = next((r.metric("energy_forces") for r in run.of("speed")), None)
-        rows.append([*row, _cell(fast)])
+        rows.append([*row, _cell(fast)] if timed else row)
     _mark_best(rows, first=4)
     return Table(columns, rows, _tested_on(runs))
 
@@ -239,36 +241,41 @@ def timing(runs: Sequence[Run]) -> Table | None:
     columns = [("model", ""), ("what", ""), ("time", ""), ("on", ""), ("hardware", "")]
     rows = []
     for run in runs:
-        record = run.record
         name = Cell(run.name, run.name, style=run.style)
-        if record.get("wall_s") is not None:
-            stamp = record.get("hardware", {}) | {
-                "torch": record.get("versions", {}).get("torch", "unknown")
-            }
-            frames = record.get("n_train")
-            rows.append(
-                [
-                    name,
-                    Cell("training"),
-                    Cell(duration(record["wall_s"]), record["wall_s"]),
-                    Cell(f"{shown(record.get('epochs'))} epochs of {shown(frames)} frames"),
-                    Cell(describe_hardware(stamp)),
-                ]
-            )
-        for result in run.of("speed"):
-            atoms = shown(result.provenance.get("n_atoms"))
-            where = f"{result.dataset}, {atoms} atoms, {result.provenance.get('dtype', '')}"
-            for metric, what in (
-                ("energy_forces", "energy and forces"),
-                ("neighbour_search", "neighbour search"),
-            ):
-                found = result.metric(metric)
-                if found is not None:
-                    text = f"{shown(found.value)} {found.unit}"
-                    machine = describe_hardware(result.hardware)
-                    cells = [Cell(what), Cell(text, found.value, _cell(found).note)]
-                    rows.append([name, *cells, Cell(where), Cell(machine)])
+        rows += [[name, *cells] for cells in (*_training_time(run), *_inference_times(run))]
     return Table(columns, rows) if rows else None
+
+
+def _training_time(run: Run) -> list[list[Cell]]:
+    record = run.record
+    if record.get("wall_s") is None:
+        return []
+    torch_version = record.get("versions", {}).get("torch", "unknown")
+    machine = describe_hardware(record.get("hardware", {}) | {"torch": torch_version})
+    work = f"{shown(record.get('epochs'))} epochs of {shown(record.get('n_train'))} frames"
+    time = Cell(duration(record["wall_s"]), record["wall_s"])
+    return [[Cell("training"), time, Cell(work), Cell(machine)]]
+
+
+TIMES = {
+    "energy_forces": "energy and forces",
+    "neighbour_search": "neighbour search",
+    "md_speed": "a step of dynamics, through ASE",
+}
+
+
+def _inference_times(run: Run) -> list[list[Cell]]:
+    rows = []
+    for result in (*run.of("speed"), *run.of("dynamics")):
+        where = f"{result.dataset}, {shown(result.provenance.get('n_atoms'))} atoms"
+        where += f", {result.provenance['dtype']}" if "dtype" in result.provenance else ""
+        for name, what in TIMES.items():
+            metric = result.metric(name)
+            if metric is not None:
+                text = f"{shown(metric.value)} {metric.unit}"
+                cells = [Cell(what), Cell(text, metric.value, _cell(metric).note), Cell(where)]
+                rows.append([*cells, Cell(describe_hardware(result.hardware))])
+    return rows
 
 
 def data_facts(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, int]]]]:
