@@ -48,6 +48,7 @@ from siliforce.nn.o3 import (
     split_degrees,
 )
 from siliforce.nn.radial import BesselBasis
+from siliforce.nn.scatter import with_ghosts
 from siliforce.nn.species_table import SpeciesTable
 
 
@@ -110,10 +111,9 @@ class MACE(Model):
     def forward(self, graph: Graph) -> RawOutput:
         """Normalised energies of the atoms."""
         assert graph.pair_edges is not None
-        assert graph.edge_pairs is not None
         blocks = EdgeBlocks.build(graph)
         lengths = graph.edge_lengths
-        harmonics = blocks.deal(self.harmonics(graph.edge_vectors / lengths[:, None]))
+        harmonics = self.harmonics(blocks.deal(graph.edge_vectors / lengths[:, None]))
         lengths = lengths.index_select(0, graph.pair_edges)
         envelope = polynomial_envelope(lengths / self.config.cutoff, self.config.envelope)
         basis = self.bessel(lengths) * envelope[:, None]
@@ -154,8 +154,8 @@ class Layer(nn.Module):
         norm: Tensor,
     ) -> Tensor:
         """New features of the atoms, (n_atoms, (l_out + 1)², n_channels)."""
-        entered = self.enter(split_degrees(features))
-        weights = self.radial.last(blocks.deal(self.radial.hidden(basis)[graph.edge_pairs]))
+        entered = with_ghosts(self.enter(split_degrees(features)), graph)
+        weights = self.radial.last(blocks.deal_pairs(self.radial.hidden(basis)))
         density = self.leave(self.convolution(entered, weights, harmonics, blocks)) * norm
         products = self.mix(split_degrees(self.products(density, graph.species)))
         return products + self._skip(features, graph.species, products.shape[1])

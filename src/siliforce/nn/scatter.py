@@ -7,13 +7,20 @@ from torch import Tensor
 from siliforce.graph import Graph
 
 
+def with_ghosts(features: Tensor, graph: Graph) -> Tensor:
+    """Features of all atoms that `graph.neighbor` counts, ready to be gathered.
+
+    The one seam at which a parallel code exchanges ghost atoms; one process has them all.
+    """
+    return features
+
+
 def gather_neighbors(features: Tensor, graph: Graph) -> Tensor:
     """Features of each edge's neighbor, (n_edges, ...).
 
-    Every model reads its neighbours through this function: the seam at which a parallel code
-    exchanges ghost atoms.
+    Every model reads its neighbours through this function or `with_ghosts`.
     """
-    return features.index_select(0, graph.neighbor)
+    return with_ghosts(features, graph).index_select(0, graph.neighbor)
 
 
 def sum_over_neighbors(messages: Tensor, graph: Graph) -> Tensor:

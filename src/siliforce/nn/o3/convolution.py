@@ -18,11 +18,8 @@ from torch import Tensor
 
 from siliforce.graph import Graph
 from siliforce.nn.o3.exact import ExactModule
-from siliforce.nn.o3.fused import NeighborSum, Path, Plan, plain_sum
+from siliforce.nn.o3.fused import BLOCK, NeighborSum, Path, Plan, plain_sum
 from siliforce.nn.o3.wigner import wigner_3j
-
-BLOCK = 16
-"""Edges of one atom that are summed in one matrix product."""
 
 
 def natural_paths(l_in: int, l_edge: int, l_out: int) -> tuple[Path, ...]:
@@ -48,16 +45,20 @@ class EdgeBlocks:
     Attributes:
         slot: where each edge goes, (n_edges,).
         atom: owner of each block, (n_blocks,).
-        neighbor: of each slot, (n_blocks * BLOCK,); unused slots hold atom 0.
+        neighbor: of each slot, (n_blocks * BLOCK,); atom 0 in unused ones.
+        pair: undirected pair of each slot, (n_blocks * BLOCK,); one past the last in unused ones.
     """
 
     slot: Tensor
     atom: Tensor
     neighbor: Tensor
+    pair: Tensor
 
     @classmethod
     def build(cls, graph: Graph) -> EdgeBlocks:
-        """Deal the edges of every atom."""
+        """Deal the edges of every atom; the graph needs `Topology(pairs=True)`."""
+        assert graph.pair_edges is not None
+        assert graph.edge_pairs is not None
         ptr, n_atoms, n_edges = graph.edge_ptr, graph.species.shape[0], graph.n_edges
         blocks_end = ((ptr.diff() + BLOCK - 1) // BLOCK).cumsum(0)
         n_blocks = n_edges // BLOCK + n_atoms
@@ -66,13 +67,19 @@ class EdgeBlocks:
         slot = first * BLOCK + rank
         index = torch.arange(n_blocks, device=ptr.device)
         atom = torch.searchsorted(blocks_end, index, right=True).clamp(max=n_atoms - 1)
-        neighbor = graph.neighbor.new_zeros(n_blocks * BLOCK).index_copy(0, slot, graph.neighbor)
-        return cls(slot, atom, neighbor)
+        neighbor = ptr.new_zeros(n_blocks * BLOCK).index_copy(0, slot, graph.neighbor)
+        unused = torch.full_like(neighbor, graph.pair_edges.shape[0])
+        return cls(slot, atom, neighbor, unused.index_copy(0, slot, graph.edge_pairs))
 
     def deal(self, values: Tensor) -> Tensor:
         """(n_edges, n) -> (n_blocks * BLOCK, n), zeros in unused slots."""
         slots = values.new_zeros(self.atom.shape[0] * BLOCK, values.shape[1])
         return slots.index_copy(0, self.slot, values)
+
+    def deal_pairs(self, values: Tensor) -> Tensor:
+        """(n_pairs, n) -> (n_blocks * BLOCK, n), zeros in unused slots."""
+        zero = values.new_zeros(1, values.shape[1])
+        return torch.cat([values, zero]).index_select(0, self.pair)
 
 
 class Convolution(ExactModule):
@@ -93,9 +100,9 @@ class Convolution(ExactModule):
             # Unit variance of each output component for inputs of unit variance.
             coupling = wigner_3j(p.l1, p.l2, p.l3) * (2 * p.l3 + 1) ** 0.5
             rows = coupling.new_zeros((l_edge + 1) ** 2, (2 * p.l1 + 1) * (2 * p.l3 + 1))
-            rows[p.l2**2 : (p.l2 + 1) ** 2] = coupling.transpose(0, 1).flatten(1)
+            rows[p.l2**2 : (p.l2 + 1) ** 2] = coupling.permute(1, 2, 0).flatten(1)
             columns.append(rows)
-        self.register_constant("_coupling", torch.cat(columns, dim=1))
+        self.register_constant("_coupling", torch.cat(columns, dim=1).t())
 
     @property
     def paths_per_degree(self) -> list[int]:
@@ -119,7 +126,7 @@ class Convolution(ExactModule):
         plan = Plan(self.paths, blocks.neighbor, blocks.atom)
         # A compiler differentiates and fuses the plain form by itself.
         neighbor_sum = plain_sum if torch.compiler.is_compiling() else NeighborSum.apply
-        flat = neighbor_sum(weights, features, harmonics @ self._coupling, plan)
+        flat = neighbor_sum(weights, features, self._coupling @ harmonics.t(), plan)
         n_atoms, _, n_channels = features.shape
         pieces = flat.split([(2 * p.l3 + 1) * n_channels for p in self.paths], dim=1)
         out: list[list[Tensor]] = [[] for _ in range(self.l_out + 1)]

@@ -5,22 +5,29 @@ are sums of the same kind:
 
     forward          A = sum_e R h T
     backward         of <G, A>:  dR = h (T G),  dh = R (T G),  dT = (R h) G
-    second backward  of <r, dR> + <η, dh> + <τ, dT>, the same with one factor exchanged
+    second backward  of <a, dR> + <b, dh> + <c, dT>: the same with one factor exchanged
 
 Products of edges x components x channels live for one piece of the edges only and never leave the
 processor's cache. Left to automatic differentiation they would be written to memory dozens of
-times, which is most of the time of a training step.
+times, which is most of the time and memory of a training step.
+
+Inside a piece components stand before slots: (n_blocks, components, BLOCK * n_channels). Every
+elementwise product then runs over long contiguous rows, and (component, slot) is one index that a
+matrix product can sum over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+BLOCK = 16
+"""Edges of one atom that are summed in one matrix product."""
 
 PIECE = 160_000
 """Numbers in the largest temporary array of a piece (0.6 MB in float32)."""
@@ -41,7 +48,7 @@ class Plan:
 
     Attributes:
         paths: the couplings.
-        neighbor: of each slot, (n_slots,); slots come in blocks of equal size.
+        neighbor: of each slot, (n_blocks * BLOCK,).
         atom: that the block belongs to, (n_blocks,).
     """
 
@@ -57,80 +64,90 @@ class Plan:
     def pieces(self, n_channels: int) -> Iterator[Piece]:
         """Runs of blocks, short ones on a CPU and one of all blocks elsewhere."""
         n_blocks = self.atom.shape[0]
-        size = self.neighbor.shape[0] // max(n_blocks, 1)
-        widest = max(2 * p.l1 + 1 for p in self.paths) * n_channels * size
+        widest = max(2 * p.l1 + 1 for p in self.paths) * n_channels * BLOCK
         step = max(PIECE // widest, 1) if self.atom.device.type == "cpu" else max(n_blocks, 1)
         for start in range(0, n_blocks, step):
-            stop = min(start + step, n_blocks)
-            yield Piece(self, slice(start, stop), slice(start * size, stop * size), n_channels)
+            yield Piece(self, start, min(start + step, n_blocks), n_channels)
 
 
-@dataclass(frozen=True)
 class Piece:
-    """Views of a run of blocks; everything per coupling is (n_blocks, ..)."""
+    """A run of blocks: brings arrays into the layout of the products and back."""
 
-    plan: Plan
-    blocks: slice
-    slots: slice
-    n_channels: int
+    def __init__(self, plan: Plan, start: int, stop: int, n_channels: int) -> None:
+        self.paths, self.n_channels, self.n_blocks = plan.paths, n_channels, stop - start
+        self.slots = slice(start * BLOCK, stop * BLOCK)
+        self.neighbor = plan.neighbor[self.slots]
+        self.atom = plan.atom[start:stop]
 
-    @property
-    def n_blocks(self) -> int:
-        return self.blocks.stop - self.blocks.start
-
-    def gather(self, features: Tensor) -> list[Tensor]:
-        """Of the neighbours, per degree (n_slots, 2 l + 1, n_channels)."""
-        rows = features.index_select(0, self.plan.neighbor[self.slots])
-        l_max = round(features.shape[1] ** 0.5) - 1
+    def neighbors(self, features: Tensor) -> list[Tensor]:
+        """Features of the neighbours, per degree (n_blocks, 2 l + 1, BLOCK * n_channels)."""
+        rows = features.index_select(0, self.neighbor)
+        rows = rows.view(self.n_blocks, BLOCK, -1, self.n_channels).transpose(1, 2)
+        rows = rows.reshape(self.n_blocks, -1, BLOCK * self.n_channels)
+        l_max = round(rows.shape[1] ** 0.5) - 1
         return [rows[:, d * d : (d + 1) ** 2] for d in range(l_max + 1)]
 
+    def add_to_neighbors(self, values: Sequence[Tensor], out: Tensor) -> None:
+        """The reverse of `neighbors`: add to what the neighbours have."""
+        rows = torch.cat(list(values), dim=1).view(self.n_blocks, -1, BLOCK, self.n_channels)
+        rows = rows.transpose(1, 2).reshape(-1, *out.shape[1:])
+        out.index_add_(0, self.neighbor, rows)
+
     def radial(self, weights: Tensor) -> tuple[Tensor, ...]:
-        """Per coupling (n_slots, 1, n_channels)."""
-        return weights[self.slots].view(-1, len(self.plan.paths), 1, self.n_channels).unbind(1)
+        """(n_slots, n_paths * n_channels) -> per path (n_blocks, 1, BLOCK * n_channels)."""
+        rows = weights[self.slots].view(-1, len(self.paths), self.n_channels).transpose(0, 1)
+        return rows.reshape(len(self.paths), self.n_blocks, 1, -1).unbind(0)
+
+    def write_radial(self, values: Sequence[Tensor], out: Tensor) -> None:
+        """The reverse of `radial`."""
+        rows = torch.stack(list(values)).view(len(self.paths), -1, self.n_channels)
+        out[self.slots].view(-1, len(self.paths), self.n_channels).copy_(rows.transpose(0, 1))
 
     def coupled(self, coupled: Tensor) -> list[Tensor]:
-        """Per coupling (n_blocks, slots per block * (2 l1 + 1), 2 l3 + 1)."""
-        sizes = [(2 * p.l1 + 1) * (2 * p.l3 + 1) for p in self.plan.paths]
-        columns = coupled[self.slots].split(sizes, dim=1)
+        """(.., n_slots) -> per path (n_blocks, 2 l3 + 1, (2 l1 + 1) * BLOCK)."""
+        sizes = [(2 * p.l1 + 1) * (2 * p.l3 + 1) for p in self.paths]
+        rows = coupled[:, self.slots].unflatten(1, (-1, BLOCK)).transpose(0, 1).split(sizes, dim=1)
         return [
-            c.reshape(self.n_blocks, -1, 2 * p.l3 + 1)
-            for p, c in zip(self.plan.paths, columns, strict=True)
+            r.reshape(self.n_blocks, 2 * p.l3 + 1, -1)
+            for p, r in zip(self.paths, rows, strict=True)
         ]
 
-    def spread(self, summed: Tensor) -> list[Tensor]:
-        """What the blocks' atoms hold, per coupling (n_blocks, 2 l3 + 1, n_channels)."""
-        rows = summed.index_select(0, self.plan.atom[self.blocks])
-        columns = rows.split([(2 * p.l3 + 1) * self.n_channels for p in self.plan.paths], dim=1)
-        return [c.reshape(self.n_blocks, -1, self.n_channels) for c in columns]
+    def write_coupled(self, values: Sequence[Tensor], out: Tensor) -> None:
+        """The reverse of `coupled`."""
+        rows = torch.cat([v.view(self.n_blocks, -1, BLOCK) for v in values], dim=1)
+        out[:, self.slots].unflatten(1, (-1, BLOCK)).copy_(rows.transpose(0, 1))
 
-    def sums(self, radial: Tensor, features: Tensor, coupled: Tensor) -> Tensor:
-        """R h T summed in each block, (n_blocks, dim_out * n_channels)."""
-        h, r, t = self.gather(features), self.radial(radial), self.coupled(coupled)
-        products = [
-            t[k].transpose(1, 2) @ self.block(r[k] * h[path.l1])
-            for k, path in enumerate(self.plan.paths)
-        ]
-        return torch.cat([p.flatten(1) for p in products], dim=1)
+    def atoms(self, summed: Tensor) -> list[Tensor]:
+        """What the blocks' atoms have, per path (n_blocks, 2 l3 + 1, n_channels)."""
+        rows = summed.index_select(0, self.atom)
+        columns = rows.split([(2 * p.l3 + 1) * self.n_channels for p in self.paths], dim=1)
+        return [c.view(self.n_blocks, -1, self.n_channels) for c in columns]
 
-    def scatter(self, gradients: list[Tensor], out: Tensor) -> None:
-        """Add what belongs to neighbours to them."""
-        out.index_add_(0, self.plan.neighbor[self.slots], torch.cat(gradients, dim=1))
+    def add_to_atoms(self, sums: Sequence[Tensor], out: Tensor) -> None:
+        """The reverse of `atoms`: add to what the atoms have."""
+        out.index_add_(0, self.atom, torch.cat([s.flatten(1) for s in sums], dim=1))
 
-    def block(self, values: Tensor) -> Tensor:
-        """(n_slots, m, n_channels) -> (n_blocks, slots per block * m, n_channels)."""
+    def tall(self, values: Tensor) -> Tensor:
+        """(n_blocks, m, BLOCK * n_channels) -> (n_blocks, m * BLOCK, n_channels)."""
         return values.view(self.n_blocks, -1, self.n_channels)
 
-    def slot(self, values: Tensor, path: Path) -> Tensor:
-        """The reverse of `block` for the feature components of a coupling."""
-        return values.view(-1, 2 * path.l1 + 1, self.n_channels)
+    def wide(self, values: Tensor) -> Tensor:
+        """The reverse of `tall`."""
+        return values.view(self.n_blocks, -1, BLOCK * self.n_channels)
+
+
+def _sums(piece: Piece, radial: Tensor, features: Tensor, coupled: Tensor) -> list[Tensor]:
+    """R h T summed in each block, per path (n_blocks, 2 l3 + 1, n_channels)."""
+    h, r, t = piece.neighbors(features), piece.radial(radial), piece.coupled(coupled)
+    return [t[k] @ piece.tall(r[k] * h[path.l1]) for k, path in enumerate(piece.paths)]
 
 
 def plain_sum(radial: Tensor, features: Tensor, coupled: Tensor, plan: Plan) -> Tensor:
     """`NeighborSum` in one piece and without derivatives of its own."""
-    n_blocks, n_slots = plan.atom.shape[0], plan.neighbor.shape[0]
-    everything = Piece(plan, slice(0, n_blocks), slice(0, n_slots), features.shape[2])
+    everything = Piece(plan, 0, plan.atom.shape[0], features.shape[2])
+    sums = _sums(everything, radial, features, coupled)
     out = features.new_zeros(features.shape[0], plan.dim_out * features.shape[2])
-    return out.index_add(0, plan.atom, everything.sums(radial, features, coupled))
+    return out.index_add(0, plan.atom, torch.cat([s.flatten(1) for s in sums], dim=1))
 
 
 class NeighborSum(torch.autograd.Function):
@@ -144,7 +161,7 @@ class NeighborSum(torch.autograd.Function):
             ctx: of autograd.
             radial: R in slots, (n_slots, n_paths * n_channels).
             features: h, (n_atoms, (l_in + 1)², n_channels).
-            coupled: T in slots, (n_slots, sum over paths (2 l1 + 1) (2 l3 + 1)).
+            coupled: T in slots, (sum over paths (2 l3 + 1) (2 l1 + 1), n_slots).
             plan: indices.
 
         Returns:
@@ -152,18 +169,17 @@ class NeighborSum(torch.autograd.Function):
         """
         ctx.save_for_backward(radial, features, coupled)
         ctx.plan = plan
-        n_channels = features.shape[2]
-        out = features.new_zeros(features.shape[0], plan.dim_out * n_channels)
-        for piece in plan.pieces(n_channels):
-            sums = piece.sums(radial, features, coupled)
-            out.index_add_(0, plan.atom[piece.blocks], sums)
+        out = features.new_zeros(features.shape[0], plan.dim_out * features.shape[2])
+        for piece in plan.pieces(features.shape[2]):
+            piece.add_to_atoms(_sums(piece, radial, features, coupled), out)
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of R, h, T."""
         needed = tuple(ctx.needs_input_grad[:3])
-        return *_NeighborSumBackward.apply(*ctx.saved_tensors, gradient, ctx.plan, needed), None
+        saved = ctx.saved_tensors
+        return *_NeighborSumBackward.apply(*saved, gradient.contiguous(), ctx.plan, needed), None
 
 
 class _NeighborSumBackward(torch.autograd.Function):
@@ -182,28 +198,28 @@ class _NeighborSumBackward(torch.autograd.Function):
         ctx.save_for_backward(radial, features, coupled, gradient)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
-        d_radial, d_features, d_coupled = (
-            x.new_zeros(x.shape) if need else None
-            for x, need in zip((radial, features, coupled), needed, strict=True)
-        )
+        d_radial = torch.empty_like(radial) if needed[0] else None
+        d_features = torch.zeros_like(features) if needed[1] else None
+        d_coupled = torch.empty_like(coupled) if needed[2] else None
         for piece in plan.pieces(features.shape[2]):
-            h, g = piece.gather(features), piece.spread(gradient)
+            h, g = piece.neighbors(features), piece.atoms(gradient)
             r, t = piece.radial(radial), piece.coupled(coupled)
-            dh = [torch.zeros_like(x) for x in h] if needed[1] else []
-            dr = piece.radial(d_radial) if d_radial is not None else ()
-            dt = []
+            dh: list[Tensor] = [torch.zeros_like(x) for x in h]
+            dr, dt = [], []
             for k, path in enumerate(plan.paths):
-                u = piece.slot(t[k] @ g[k], path)
-                if needed[0]:
-                    torch.sum(u * h[path.l1], dim=1, keepdim=True, out=dr[k])
-                if needed[1]:
+                u = piece.wide(t[k].transpose(1, 2) @ g[k])
+                if d_radial is not None:
+                    dr.append((u * h[path.l1]).sum(dim=1))
+                if d_features is not None:
                     dh[path.l1].addcmul_(u, r[k])
-                if needed[2]:
-                    dt.append(piece.block(r[k] * h[path.l1]) @ g[k].transpose(1, 2))
+                if d_coupled is not None:
+                    dt.append(g[k] @ piece.tall(r[k] * h[path.l1]).transpose(1, 2))
+            if d_radial is not None:
+                piece.write_radial(dr, d_radial)
             if d_features is not None:
-                piece.scatter(dh, d_features)
+                piece.add_to_neighbors(dh, d_features)
             if d_coupled is not None:
-                _write(dt, d_coupled[piece.slots])
+                piece.write_coupled(dt, d_coupled)
         return d_radial, d_features, d_coupled
 
     @staticmethod
@@ -216,28 +232,25 @@ class _NeighborSumBackward(torch.autograd.Function):
             torch.zeros_like(x) if y is None else y.contiguous()
             for x, y in zip((radial, features, coupled), cotangents, strict=True)
         )
-        out = [torch.zeros_like(x) for x in (radial, features, coupled, gradient)]
+        d_radial, d_coupled = torch.empty_like(radial), torch.empty_like(coupled)
+        d_features, d_gradient = torch.zeros_like(features), torch.zeros_like(gradient)
         for piece in plan.pieces(features.shape[2]):
-            h, g = piece.gather(features), piece.spread(gradient)
+            h, g = piece.neighbors(features), piece.atoms(gradient)
             r, t = piece.radial(radial), piece.coupled(coupled)
-            ar, bh, ct = piece.radial(a), piece.gather(b), piece.coupled(c)
-            dr, dh = piece.radial(out[0]), [torch.zeros_like(x) for x in h]
-            dt, sums = [], []
+            ar, bh, ct = piece.radial(a), piece.neighbors(b), piece.coupled(c)
+            dr, dh, dt, dg = [], [torch.zeros_like(x) for x in h], [], []
             for k, path in enumerate(plan.paths):
-                l1 = path.l1
-                u, v = piece.slot(t[k] @ g[k], path), piece.slot(ct[k] @ g[k], path)
-                x, y = piece.block(r[k] * h[l1]), piece.block(ar[k] * h[l1] + r[k] * bh[l1])
-                torch.sum(bh[l1] * u + h[l1] * v, dim=1, keepdim=True, out=dr[k])
-                dh[l1].addcmul_(ar[k], u).addcmul_(r[k], v)
-                dt.append(y @ g[k].transpose(1, 2))
-                sums.append(t[k].transpose(1, 2) @ y + ct[k].transpose(1, 2) @ x)
-            piece.scatter(dh, out[1])
-            _write(dt, out[2][piece.slots])
-            flat = torch.cat([s.flatten(1) for s in sums], dim=1)
-            out[3].index_add_(0, plan.atom[piece.blocks], flat)
-        return *out, None, None
-
-
-def _write(parts: list[Tensor], out: Tensor) -> None:
-    """Per coupling (n_blocks, slots * (2 l1 + 1), 2 l3 + 1) -> columns of (n_slots, ..)."""
-    torch.cat([p.reshape(out.shape[0], -1) for p in parts], dim=1, out=out)
+                h_k, b_k, dh_k = h[path.l1], bh[path.l1], dh[path.l1]
+                u = piece.wide(t[k].transpose(1, 2) @ g[k])
+                v = piece.wide(ct[k].transpose(1, 2) @ g[k])
+                x = piece.tall(r[k] * h_k)
+                y = piece.tall((ar[k] * h_k).addcmul_(r[k], b_k))
+                dr.append((b_k * u).addcmul_(h_k, v).sum(dim=1))
+                dh_k.addcmul_(ar[k], u).addcmul_(r[k], v)
+                dt.append(g[k] @ y.transpose(1, 2))
+                dg.append(torch.baddbmm(t[k] @ y, ct[k], x))
+            piece.write_radial(dr, d_radial)
+            piece.add_to_neighbors(dh, d_features)
+            piece.write_coupled(dt, d_coupled)
+            piece.add_to_atoms(dg, d_gradient)
+        return d_radial, d_features, d_coupled, d_gradient, None, None

@@ -28,7 +28,7 @@ class SphericalHarmonics(ExactModule):
     def __init__(self, l_max: int) -> None:
         super().__init__()
         self.l_max = l_max
-        self.register_constant("_matrix", harmonic_matrix(l_max))
+        self.register_constant("_matrix", harmonic_matrix(l_max).t())
         for degree in range(2, l_max + 1):
             lower, axis = _raising(degree)
             self.register_buffer(f"_lower_{degree}", torch.tensor(lower), persistent=False)
@@ -41,7 +41,8 @@ class SphericalHarmonics(ExactModule):
         for degree in range(2, self.l_max + 1):
             lower = monomials[-1].index_select(0, getattr(self, f"_lower_{degree}"))
             monomials.append(lower * v.index_select(0, getattr(self, f"_axis_{degree}")))
-        return torch.cat(monomials).t() @ self._matrix
+        # The transpose is a view: a product with it from the left runs over contiguous edges.
+        return (self._matrix @ torch.cat(monomials)).t()
 
 
 @cache

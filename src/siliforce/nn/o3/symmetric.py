@@ -72,7 +72,7 @@ class SymmetricContraction(ExactModule):
         degrees = []
         for degree in range(self.l_out + 1):
             names = [n for n in self.weights if n.startswith(f"{degree}_")]
-            tables = [self.weights.get_parameter(f"{n}.weight") for n in names]
+            tables: list[Tensor] = [self.weights.get_parameter(f"{n}.weight") for n in names]
             weights = torch.cat(tables, dim=1)
             basis = torch.cat([getattr(self, f"_basis_{n}") for n in names])
             table = weights.permute(2, 0, 1) @ basis
@@ -167,8 +167,7 @@ def polynomials(
     coupling: Tensor, degrees: tuple[int, ...], rows: dict[tuple[int, ...], int]
 ) -> Tensor:
     """Coefficients of all monomials, (2 L + 1, n_monomials); summing over orders symmetrises."""
+    components = [range(d * d, (d + 1) ** 2) for d in degrees]
+    index = torch.tensor([rows[tuple(sorted(c))] for c in product(*components)])
     out = coupling.new_zeros(coupling.shape[0], len(rows))
-    for m, *index in coupling.abs().gt(1e-12).nonzero().tolist():
-        components = (d * d + c for d, c in zip(degrees, index, strict=True))
-        out[m, rows[tuple(sorted(components))]] += coupling[(m, *index)]
-    return out
+    return out.index_add(1, index, coupling.flatten(1))
