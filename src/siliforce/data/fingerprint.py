@@ -7,19 +7,25 @@ images count as copies, as they must: their energies are equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from siliforce.data.dataset import Dataset
-from siliforce.graph.neighbors import neighbor_list
+from siliforce.data.distances import distances
 from siliforce.progress import track
 
 CUTOFF = 5.0
 WIDTH = 0.25
+TRIES = 5
+"""Candidates that are compared atom by atom for each frame, most similar first."""
+RECENT = 64
+"""Frames whose environments are kept: candidates come in clusters."""
 COPY = 5e-3
 """Relative distance of environments below which structures are copies: atoms differ by about
 0.005 Å, less than anything a potential could learn from the second one."""
@@ -73,20 +79,44 @@ def fingerprints(dataset: Dataset, elements: tuple[int, ...] | None = None) -> F
     return Fingerprints(np.stack(rows), np.array(dataset.compositions, dtype=object))
 
 
-def confirmed(first: Dataset, i: int, second: Dataset, j: int, elements: tuple[int, ...]) -> float:
-    """Relative distance of two structures, environments matched one to one.
+class Confirm:
+    """Compares environments atom by atom: the last word on whether two frames are copies.
 
     Means and spreads of two large cells may agree by chance; the environments of all atoms cannot.
     """
-    (kind_a, a), (kind_b, b) = (_environments(d, k, elements) for d, k in ((first, i), (second, j)))
-    common = np.lcm(len(a), len(b))
-    a, kind_a = (np.repeat(v, common // len(kind_a), axis=0) for v in (a, kind_a))
-    b, kind_b = (np.repeat(v, common // len(kind_b), axis=0) for v in (b, kind_b))
-    square = 0.0
-    for k in np.unique(kind_a):
-        cost = cdist(a[kind_a == k], b[kind_b == k], "sqeuclidean")
-        square += float(cost[linear_sum_assignment(cost)].sum())
-    return float(np.sqrt(square / max(np.square(a).sum(), 1e-30)))
+
+    def __init__(self, first: Dataset, second: Dataset, elements: tuple[int, ...]) -> None:
+        self.first = lru_cache(RECENT)(lambda row: _environments(first, row, elements))
+        self.second = self.first
+        if second is not first:
+            self.second = lru_cache(RECENT)(lambda row: _environments(second, row, elements))
+
+    def distance(self, i: int, j: int) -> float:
+        """Largest relative distance of an environment of row `i` from its partner in row `j`."""
+        (kind_a, a), (kind_b, b) = self.first(i), self.second(j)
+        common = np.lcm(len(a), len(b))
+        a, kind_a = (np.repeat(v, common // len(kind_a), axis=0) for v in (a, kind_a))
+        b, kind_b = (np.repeat(v, common // len(kind_b), axis=0) for v in (b, kind_b))
+        worst: float = 0.0
+        for k in np.unique(kind_a):
+            cost = cdist(a[kind_a == k], b[kind_b == k], "sqeuclidean")
+            worst = max(worst, float(cost[linear_sum_assignment(cost)].max()))
+        square = float(np.square(a).sum(axis=1).mean())
+        return float((worst / max(square, 1e-30)) ** 0.5)
+
+    def copies(self, candidates: Iterable[tuple[int, int, float]]) -> list[tuple[int, int]]:
+        """Pairs that are copies, until every frame of the second set that has one has it."""
+        found: list[tuple[int, int]] = []
+        inside, done = self.first is self.second, set()
+        tries: Counter[int] = Counter()
+        for i, j, _ in candidates:
+            if (j in done and (i in done or not inside)) or tries[j] >= TRIES:
+                continue
+            tries[j] += 1
+            if self.distance(i, j) < COPY:
+                found.append((i, j))
+                done |= {i, j} if inside else {j}
+        return found
 
 
 def _one(dataset: Dataset, index: int, elements: tuple[int, ...]) -> np.ndarray:
@@ -107,10 +137,7 @@ def _environments(
     """Row of each atom in `elements`, and its neighbours by kind and distance, (n_atoms, ...)."""
     frame = dataset[index]
     kind = np.searchsorted(elements, frame.numbers)
-    edges = neighbor_list(frame.positions, frame.cell, frame.pbc, CUTOFF)
-    center, neighbor = edges.center, edges.neighbor
-    vectors = frame.positions[neighbor] - frame.positions[center]
-    lengths = np.linalg.norm(vectors + edges.cell_shifts @ frame.cell, axis=1)
+    center, neighbor, lengths = distances(frame, CUTOFF)
     n_atoms, n_kinds, n_bins = len(kind), len(elements), int(CUTOFF / WIDTH) + 2
     place = lengths / WIDTH
     left = place.astype(np.int64)

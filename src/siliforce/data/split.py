@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siliforce.data.dataset import Dataset
+from siliforce.data.store import Store
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
 
@@ -23,13 +24,15 @@ FRACTIONS = (0.2, 0.4, 0.6, 0.8, 1.0)
 class SplitConfig(BaseModel):
     """How frames are divided.
 
-    `auto` keeps trajectories together where the data name them (`group`), and draws at random
-    where they do not, or where every frame is a group of its own.
+    `auto` keeps frames of one trajectory together where the data name them, and draws at random
+    where they do not, or where every frame is a group of its own. `group` insists, and with `by`
+    keeps together what shares a config_type, a composition or any tag.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Literal["auto", "group", "random"] = "auto"
+    by: str = "group"
     valid: float = Field(0.1, ge=0, lt=1, description="fraction of the frames")
     test: float = Field(0.0, ge=0, lt=1)
     ood: dict[str, dict[str, list[str | float]]] = Field(
@@ -112,7 +115,7 @@ def split_dataset(dataset: Dataset, config: SplitConfig | None = None) -> Split:
         held = np.flatnonzero(_matching(dataset, conditions))
         rows[f"ood:{name}"] = np.intersect1d(remaining, held).tolist()
         remaining = np.setdiff1d(remaining, held)
-    units, method = _units(dataset, remaining, config.method)
+    units, method = _units(dataset, remaining, config)
     order = rng.permutation(len(units))
     for name, fraction in (("test", config.test), ("valid", config.valid)):
         taken, order = _take(units, order, fraction * len(remaining))
@@ -129,14 +132,14 @@ def learning_curve(dataset: Dataset, seed: int = 0) -> dict[float, Dataset]:
     return {f: dataset.subset(np.sort(order[: max(1, round(f * len(dataset)))])) for f in FRACTIONS}
 
 
-def meaningful_groups(groups: Sequence[str]) -> str:
+def meaningful_groups(groups: Sequence[str], at_least: int = 3) -> str:
     """Why groups cannot be used to split; empty if they can."""
     distinct = set(groups)
     if distinct <= {""}:
         return "the frames name no trajectories"
     if len(distinct) == len(groups):
         return "every frame is a group of its own"
-    if len(distinct) < 3:
+    if len(distinct) < at_least:
         return f"only {len(distinct)} groups"
     return ""
 
@@ -173,19 +176,17 @@ def _matching(dataset: Dataset, conditions: dict[str, list[str | float]]) -> np.
     return mask
 
 
-def _units(
-    dataset: Dataset, rows: np.ndarray, method: Literal["auto", "group", "random"]
-) -> tuple[list[list[int]], str]:
+def _units(dataset: Dataset, rows: np.ndarray, config: SplitConfig) -> tuple[list[list[int]], str]:
     """Sets of rows that stay together, and the method in words."""
-    if method == "random":
+    if config.method == "random":
         return [[int(i)] for i in rows], "random"
-    groups = dataset.groups
-    names = "group"
-    problem = meaningful_groups([groups[i] for i in rows])
-    if problem and method == "group":
+    groups = ["" if v is None else str(v) for v in labels_of(dataset, config.by)]
+    insist = config.method == "group"
+    problem = meaningful_groups([groups[i] for i in rows], at_least=2 if insist else 3)
+    if problem and insist:
         raise DataError(
-            f"cannot split by group: {problem}; use split.method=random, or name the run of each "
-            "frame (info key 'group', or --group-key)"
+            f"cannot split by {config.by}: {problem}; use the method 'random', or name the run of "
+            "each frame (info key 'group', or --group-key)"
         )
     if problem:
         return [[int(i)] for i in rows], f"random, since {problem}"
@@ -193,7 +194,7 @@ def _units(
     for i in rows:
         # Frames without a name are not known to belong together.
         units.setdefault(groups[i] or f"\0{i}", []).append(int(i))
-    return list(units.values()), f"by {names}: {len(units)} groups stay together"
+    return list(units.values()), f"by {config.by}: {len(units)} groups stay together"
 
 
 def _take(units: list[list[int]], order: np.ndarray, wanted: float) -> tuple[list[int], np.ndarray]:
@@ -215,3 +216,62 @@ def _made(dataset: Dataset, rows: dict[str, list[int]], method: str, config: Spl
     return Split(
         parts["train"], parts["valid"], parts["test"], ood, method, config, dataset.hash, rows
     )
+
+
+def write_split(
+    dataset: Dataset,
+    out: str | Path,
+    method: str = "auto",
+    valid: float = 0.1,
+    test: float = 0.1,
+    ood: Sequence[str] = (),
+    seed: int = 0,
+    by: str = "group",
+) -> dict[str, Any]:
+    """Divide a dataset and write each part as a store, besides `split.json`.
+
+    Args:
+        out: folder; must not hold parts yet.
+        ood: `NAME:TAG=VALUE[,VALUE]`, several tags separated by `;`.
+
+    Returns:
+        Method, hash, and path and frames of every part.
+
+    Raises:
+        DataError: what `split_dataset` raises, a condition that cannot be read, or parts exist.
+    """
+    try:
+        config = SplitConfig.model_validate(
+            {"method": method, "by": by, "valid": valid, "test": test, "seed": seed}
+            | {"ood": dict(_condition(text) for text in ood)}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"split: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    split, folder = split_dataset(dataset, config), Path(out)
+    parts = {"train": split.train, "valid": split.valid, "test": split.test}
+    parts |= {f"ood-{name}": part for name, part in split.ood.items()}
+    facts = {k: v for k, v in dataset.facts.items() if k in ("level_of_theory", "licence")}
+    answer: dict[str, Any] = {"method": split.method, "hash": split.hash, "parts": {}}
+    for name, part in parts.items():
+        if len(part):
+            Store.create(folder / name).append(part, **facts, split=split.hash)
+            answer["parts"][name] = {"frames": len(part), "path": str(folder / name)}
+    split.save(folder / "split.json")
+    return answer
+
+
+def _condition(text: str) -> tuple[str, dict[str, list[str | float]]]:
+    """`hot:temperature=1200,1800` as name and conditions."""
+    name, _, conditions = text.partition(":")
+    pairs = [part.partition("=") for part in conditions.split(";")]
+    if not name or not all(tag and values for tag, _, values in pairs):
+        raise DataError(f"'{text}' is not of the form NAME:TAG=VALUE[,VALUE]")
+    return name, {tag: [_value(v) for v in values.split(",")] for tag, _, values in pairs}
+
+
+def _value(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from tests.shared_data import shared_data
 
 from siliforce.data import Dataset, Frame, Store, load_dataset
-from siliforce.data.fingerprint import COPY, confirmed, fingerprints
+from siliforce.data.fingerprint import COPY, Confirm, fingerprints
 
 ELEMENTS = (8, 72)
 
@@ -49,7 +49,7 @@ def test_copies_are_found(tmp_path: Path, structure: Atoms, guise: str) -> None:
     data = _dataset(tmp_path / "s", [structure, copy])
     pairs = fingerprints(data).copies()
     assert [(i, j) for i, j, _ in pairs] == [(0, 1)]
-    assert confirmed(data, 0, data, 1, ELEMENTS) < 1e-6
+    assert Confirm(data, data, ELEMENTS).distance(0, 1) < 1e-6
 
 
 def test_other_structures_are_not_copies(tmp_path: Path, structure: Atoms) -> None:
@@ -58,7 +58,7 @@ def test_other_structures_are_not_copies(tmp_path: Path, structure: Atoms) -> No
     swapped.numbers = swapped.numbers[::-1]
     data = _dataset(tmp_path / "s", [structure, moved, swapped])
     assert fingerprints(data).copies() == []
-    assert confirmed(data, 0, data, 1, ELEMENTS) > COPY
+    assert Confirm(data, data, ELEMENTS).distance(0, 1) > COPY
 
 
 def test_distance_grows_with_displacement(tmp_path: Path, structure: Atoms) -> None:
@@ -67,7 +67,7 @@ def test_distance_grows_with_displacement(tmp_path: Path, structure: Atoms) -> N
     for atoms, step in zip(rattled, steps, strict=True):
         atoms.rattle(step, seed=7)
     data = _dataset(tmp_path / "s", rattled)
-    distances = [confirmed(data, 0, data, k, ELEMENTS) for k in range(len(steps))]
+    distances = [Confirm(data, data, ELEMENTS).distance(0, k) for k in range(len(steps))]
     ratio = np.array(distances[2:]) / np.array(distances[1:-1])
     assert distances[0] == 0
     assert (np.abs(ratio - 4) < 1.5).all()
@@ -82,6 +82,8 @@ def test_published_test_frames_that_are_copies(tmp_path: Path) -> None:
     """Elastic modes 3, 4, 5 at strain -0.06 mirror training frames; nothing else does."""
     parts = [load_dataset(shared_data(f"mlearn_si/{n}.extxyz.xz")) for n in ("test", "train")]
     test, train = (fingerprints(part, (14,)) for part in parts)
+    pairs = Confirm(*parts, (14,)).copies(test.copies(train))
+    assert pairs
     copied = sorted({i for i, _, _ in test.copies(train)})
     names = [parts[0][i].tags["desc"] for i in copied]
     assert names == [f"Si 2x2x2 cell, mode {m}, strain -0.06" for m in (3, 4, 5)]

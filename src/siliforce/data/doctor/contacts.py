@@ -6,10 +6,10 @@ import numpy as np
 from ase.data import covalent_radii
 
 from siliforce.data.dataset import Dataset
+from siliforce.data.distances import distances
 from siliforce.data.doctor.findings import Finding
 from siliforce.data.frame import Frame
 from siliforce.errors import DataError
-from siliforce.graph.neighbors import neighbor_list
 from siliforce.progress import track
 
 CUTOFF = 4.0
@@ -40,11 +40,9 @@ def check_contacts(dataset: Dataset) -> tuple[list[Finding], list[int]]:
 
 def _closest(frame: Frame) -> float:
     """Smallest distance over the sum of the covalent radii; infinite for isolated atoms."""
-    edges = neighbor_list(frame.positions, frame.cell, frame.pbc, CUTOFF)
-    vectors = frame.positions[edges.neighbor] - frame.positions[edges.center]
-    lengths = np.linalg.norm(vectors + edges.cell_shifts @ frame.cell, axis=1)
+    first, second, lengths = distances(frame, CUTOFF)
     radii = covalent_radii[frame.numbers]
-    return float((lengths / (radii[edges.center] + radii[edges.neighbor])).min(initial=np.inf))
+    return float((lengths / (radii[first] + radii[second])).min(initial=np.inf))
 
 
 def _verdict(dataset: Dataset, closest: np.ndarray) -> Finding:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 
 import numpy as np
 
 from siliforce.data.dataset import Dataset
 from siliforce.data.doctor.findings import Finding, spaced
-from siliforce.data.fingerprint import COPY, confirmed, fingerprints
+from siliforce.data.fingerprint import Confirm, fingerprints
 
 UNEQUAL = 0.002
 """Energies of copies that differ by more did not come from equal calculations, eV/atom."""
@@ -22,16 +23,12 @@ def check_copies(dataset: Dataset, others: Mapping[str, Dataset], limit: int) ->
     elements = tuple(sorted({z for part in (dataset, *others.values()) for z in part.elements}))
     dataset = dataset.subset(spaced(len(dataset), limit))
     prints = fingerprints(dataset, elements)
-    inside = [(i, j) for i, j, _ in prints.copies()]
-    inside = [(i, j) for i, j in inside if confirmed(dataset, i, dataset, j, elements) < COPY]
+    inside = Confirm(dataset, dataset, elements).copies(prints.copies())
     findings = [*_duplicates(dataset), *_inside(dataset, inside)]
     for name, part in others.items():
         other = part.subset(spaced(len(part), limit))
-        across = [
-            (i, j)
-            for i, j, _ in prints.copies(fingerprints(other, elements))
-            if confirmed(dataset, i, other, j, elements) < COPY
-        ]
+        candidates = prints.copies(fingerprints(other, elements))
+        across = Confirm(dataset, other, elements).copies(candidates)
         findings += _across(dataset, other, name, across)
         findings += _unequal(dataset, other, across)
     return findings
@@ -64,7 +61,8 @@ def _inside(dataset: Dataset, copies: list[Copy]) -> list[Finding]:
             "copies",
             "note",
             "structures are there more than once",
-            f"{len(concerned)} of {looked} have a copy, turned, reflected, renumbered or repeated",
+            f"{len(concerned)} of {looked} have a copy, at most turned, reflected, renumbered or "
+            "repeated: the same distances within 5 Å of every atom",
             "a random split puts some on both sides",
             [dataset.sources[i] for i in concerned],
         ),
@@ -76,16 +74,18 @@ def _across(dataset: Dataset, other: Dataset, name: str, copies: list[Copy]) -> 
     looked = f"{len(other)} frames looked at"
     if not copies:
         return [Finding("leak", "ok", f"no frame of '{name}' is a copy of these", looked)]
-    first = {j: i for i, j in reversed(copies)}
     return [
         Finding(
             "leak",
             "error",
             f"frames of '{name}' are copies of these",
-            f"{len(first)} of {looked} are the same structure, at most turned, reflected, "
+            f"{len(copies)} of {looked} are the same structure, at most turned, reflected, "
             "renumbered or repeated",
             f"report errors on '{name}' with and without them, or remove them from one side",
-            [f"{other.sources[j]} = {dataset.sources[i]}" for j, i in sorted(first.items())],
+            [
+                f"{other.sources[j]} = {dataset.sources[i]}"
+                for i, j in sorted(copies, key=itemgetter(1))
+            ],
         )
     ]
 
