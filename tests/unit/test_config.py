@@ -1,9 +1,11 @@
 """Configuration: precedence, overrides, and errors that help."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+import siliforce
 from siliforce.config import RunConfig, load_config, parse_override
 from siliforce.errors import ConfigError
 from siliforce.models import get_model
@@ -159,3 +161,16 @@ def test_durations_for_people():
 
 def test_batch_size_by_amount_of_data():
     assert [default_batch_size(n) for n in (3, 50, 200, 1000, 10**6)] == [1, 1, 4, 16, 16]
+
+
+CONFIGS = sorted(Path(siliforce.__file__).parent.glob("configs/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("model", ["bpnn", "schnet", "mace"])
+def test_the_configurations_of_materials_fit_every_architecture(path, model):
+    if "steps" in path.read_text():
+        pytest.skip("a list of commands, not a configuration")
+    config = load_config(path, [f"model.name={model}"])
+    config.model.architecture("small")
+    resolve(config.train, get_model(model), "small")

@@ -13,6 +13,7 @@ from siliforce.errors import TrainingError
 from siliforce.training.loader import StepData
 from siliforce.training.memory import PeakMemory, available_bytes
 from siliforce.training.options import show_seconds
+from siliforce.training.sampler import within_budget
 from siliforce.training.trainer import Trainer
 
 SHARE = 0.6
@@ -116,7 +117,9 @@ def _trial(trainer: Trainer, frames: np.ndarray) -> tuple[int, float]:
 
 def _trial_validation(trainer: Trainer) -> float:
     """Time of a whole validation, from one portion of it."""
-    frames = np.arange(min(len(trainer.valid_cost), max(1, trainer.sampler.batch_size // 2)))
+    everything = np.arange(len(trainer.valid_cost))
+    frames = within_budget(everything, trainer.valid_cost, trainer.sampler.max_edges)[0]
+    frames = frames[: trainer.sampler.batch_size]
     batch = trainer.valid_loader.batch(frames).to(trainer.device)
     with torch.no_grad():
         trainer.predict(batch.graph, create_graph=False)

@@ -89,7 +89,8 @@ class Session:
         resume = self._may_resume(run_dir)
         preset = self._preset(run_dir if resume else None)
         config = self._config(preset, seed, max_time)
-        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+        if config.deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=True)
         potential = self._potential(preset, config, fit=not resume)
         plan = self._plan(preset, config, potential)
         trainer = self._trainer(potential, plan, run_dir)
