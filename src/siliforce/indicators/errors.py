@@ -8,7 +8,6 @@ all nine components.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,41 +16,25 @@ from ase.data import chemical_symbols
 
 from siliforce.indicators.base import Metric, Result, model_name, stamp
 from siliforce.indicators.predictions import EDGE_BUDGET, Predictions, Progress, predict
+from siliforce.indicators.sampling import (
+    RESAMPLES,
+    Sums,
+    independent_units,
+    interval_95,
+    unit_index,
+    unit_sums,
+)
 from siliforce.potential import Potential
 from siliforce.units import EV_PER_A3_IN_GPA
 
 if TYPE_CHECKING:
     from siliforce.data import Dataset
 
-RESAMPLES = 1000
-MIN_UNITS = 5
-"""With fewer independent groups than this, frames are resampled; with fewer frames, nothing is."""
 MAX_ROWS = 60
 """A breakdown with more rows than this keeps the worst."""
 
 MEV = 1e3
 GPA = EV_PER_A3_IN_GPA
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums of errors over independent units (frames or groups): all averages follow from them.
-
-    Attributes:
-        energy: number, sum, sum of magnitudes, sum of squares of per-atom errors; (n_units, 4).
-        forces, stress: the same over components.
-        reference: sum of squares of the reference forces, (n_units, 1).
-    """
-
-    energy: np.ndarray
-    forces: np.ndarray
-    stress: np.ndarray
-    reference: np.ndarray
-
-    def weighted(self, weights: np.ndarray) -> Sums:
-        """Resampled: every row of `weights`, (n_samples, n_units), becomes one unit."""
-        parts = (self.energy, self.forces, self.stress, self.reference)
-        return Sums(*(weights @ part for part in parts))
 
 
 def evaluate(
@@ -137,16 +120,10 @@ def gap(inside: Result, outside: Result) -> list[Metric]:
 def error_metrics(predictions: Predictions) -> list[Metric]:
     """All errors of a set with bootstrap intervals; see the module's text for the averages."""
     _, units = independent_units(predictions)
-    sums = unit_sums(predictions, _unit_index(predictions))
+    sums = unit_sums(predictions, unit_index(predictions))
     total = statistics(sums.weighted(np.ones((1, len(sums.energy)))))
-    intervals: dict[str, tuple[float | None, float | None]] = {}
-    if units > 1:
-        rng = np.random.default_rng(0)
-        n = len(sums.energy)
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            drawn = statistics(sums.weighted(weights))
-        intervals = {k: _quantiles(v) for k, v in drawn.items()}
+    drawn = statistics(sums.resampled()) if units > 1 else {}
+    intervals = {name: interval_95(values) for name, values in drawn.items()}
     metrics = []
     for name, (unit, better) in METRICS.items():
         low, high = intervals.get(name, (None, None))
@@ -203,54 +180,6 @@ def statistics(sums: Sums) -> dict[str, np.ndarray]:
             "stress_rmse": GPA * np.sqrt(s[:, 2]),
             "stress_shift": GPA * s[:, 0],
         }
-
-
-def unit_sums(predictions: Predictions, unit: np.ndarray) -> Sums:
-    """Sums over the frames of each unit; `unit` is the unit of every frame, (n_frames,)."""
-    n_units = int(unit.max()) + 1
-    energy = (predictions.energy - predictions.energy_ref) / predictions.n_atoms
-    forces = predictions.forces - predictions.forces_ref
-    stress = predictions.stress - predictions.stress_ref
-    of_atom = unit[predictions.frame_of_atom]
-    labelled = np.isfinite(forces)
-    reference = np.where(labelled, predictions.forces_ref, 0.0)
-    return Sums(
-        _sums(energy, unit, n_units),
-        _sums(forces.ravel(), np.repeat(of_atom, 3), n_units),
-        _sums(stress.ravel(), np.repeat(unit, 9), n_units),
-        np.bincount(of_atom, np.square(reference).sum(axis=1), n_units)[:, None],
-    )
-
-
-def _sums(errors: np.ndarray, unit: np.ndarray, n_units: int) -> np.ndarray:
-    """Number, sum, sum of magnitudes and sum of squares per unit, over what is finite."""
-    good = np.isfinite(errors)
-    errors, unit = errors[good], unit[good]
-    parts = (np.ones_like(errors), errors, np.abs(errors), errors**2)
-    return np.stack([np.bincount(unit, p, n_units) for p in parts], axis=1)
-
-
-def independent_units(predictions: Predictions) -> tuple[str, int]:
-    """What is resampled, and how many there are: groups if there are enough, else frames."""
-    groups = len(np.unique(predictions.labels["group"]))
-    frames = len(predictions.n_atoms)
-    if MIN_UNITS <= groups < frames:
-        return "groups", groups
-    return "frames", frames if frames >= MIN_UNITS else 1
-
-
-def _unit_index(predictions: Predictions) -> np.ndarray:
-    if independent_units(predictions)[0] == "groups":
-        return np.unique(predictions.labels["group"], return_inverse=True)[1]
-    return np.arange(len(predictions.n_atoms))
-
-
-def _quantiles(values: np.ndarray) -> tuple[float | None, float | None]:
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-        return None, None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _extremes(predictions: Predictions) -> list[Metric]:

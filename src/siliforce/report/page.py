@@ -17,6 +17,7 @@ from siliforce import __version__
 from siliforce.files import write_atomic
 from siliforce.indicators.base import Result
 from siliforce.report import figures, tables
+from siliforce.report.facts import data_facts
 from siliforce.report.load import Run, load_runs
 from siliforce.report.numbers import listed
 from siliforce.report.verdict import compare, judge
@@ -90,7 +91,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "runs": runs,
         "overview": tables.overview(runs),
-        "facts": tables.data_facts(runs),
+        "facts": data_facts(runs),
         "learning": figures.learning_curves(runs),
         "parity": [
             (run, figures.parity(run, run.held_out, ranges)) for run in held if run.held_out
