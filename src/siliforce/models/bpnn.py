@@ -89,7 +89,7 @@ class BPNN(Model):
             radial=_shifted_radial(5.0, 16),
             angular_eta=(0.0004, 0.03, 0.09),
             zeta=(1, 2, 4, 8),
-            hidden=(128, 128),
+            hidden=(64, 64),
             activation="silu",
         ),
         "paper": BPNNConfig(cutoff=6.0),
