@@ -87,17 +87,13 @@ def make_run(
     test = store_of(labelled_frames(frames, seed=1), folder / "test.store")
     sets = {"test": test}
     if ood:
-        sets["ood:hot"] = store_of(
-            labelled_frames(9, seed=2, amplitude=0.3), folder / "hot.store"
-        )
+        sets["ood:hot"] = store_of(labelled_frames(9, seed=2, amplitude=0.3), folder / "hot.store")
     results = evaluate_sets(potential, sets)
     if simulations:
         results += [
             equation_of_state(potential, copper(), name="Cu fcc"),
             speed(potential, copper(), repeats=2, warmup=1),
-            dynamics(
-                potential, copper().repeat(2), MDConfig(equilibration=0.05, production=0.1)
-            ),
+            dynamics(potential, copper().repeat(2), MDConfig(equilibration=0.05, production=0.1)),
         ]
     for result in results:
         result.model = model

@@ -42,6 +42,7 @@ def evaluate(
     dataset: Dataset,
     split: str = "test",
     by: Sequence[str] = ("temperature",),
+    trained_on: Dataset | None = None,
     edge_budget: int = EDGE_BUDGET,
     progress: Progress = lambda done, total: None,
 ) -> Result:
@@ -53,6 +54,8 @@ def evaluate(
         split: what the set is: `train`, `valid`, `test` or `ood:<name>`.
         by: tags to break the errors down by, beside element, configuration type, composition,
             size and group.
+        trained_on: the training set, if it is at hand: how many of its frames are in `dataset` is
+            then recorded, so that nobody takes them for unseen.
         edge_budget: edges of one batch.
         progress: called with frames done and frames in all.
 
@@ -69,6 +72,8 @@ def evaluate(
         "intervals": f"95 %, {RESAMPLES} bootstrap resamples of {unit}" if units > 1 else "none",
         "independent_units": units,
     }
+    if trained_on is not None:
+        provenance["n_trained_on"] = frames_in_common(dataset, trained_on)
     return Result(
         indicator="errors",
         model=model_name(source),
@@ -89,9 +94,10 @@ def evaluate_sets(
 
     Args:
         source: a potential or any ASE calculator.
-        sets: by split name; empty ones are left out.
+        sets: by split name; empty ones are left out. A set `train` is taken for the training set.
         options: of `evaluate`.
     """
+    options = {"trained_on": sets.get("train")} | options
     found = {
         name: evaluate(source, dataset, name, **options)
         for name, dataset in sets.items()
@@ -102,6 +108,12 @@ def evaluate_sets(
             if name.startswith("ood"):
                 result.metrics += gap(found["test"], result)
     return list(found.values())
+
+
+def frames_in_common(dataset: Dataset, other: Dataset) -> int:
+    """Frames of `dataset` that are in `other` too, with the same labels."""
+    known = {bytes(digest) for digest in other.records["digest"]}
+    return sum(bytes(digest) in known for digest in dataset.records["digest"])
 
 
 def gap(inside: Result, outside: Result) -> list[Metric]:

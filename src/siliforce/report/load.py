@@ -57,13 +57,19 @@ class Run:
 
     @property
     def held_out(self) -> Result | None:
-        """Errors on the test set, or else on the validation set."""
-        return self.errors("test") or self.errors("valid")
+        """Errors on the test set, or else on the validation set; never on training frames."""
+        found = (self.errors("test"), self.errors("valid"))
+        return next((r for r in found if r is not None and not trained_frames(r)), None)
 
     @property
     def ood(self) -> list[Result]:
         """Errors on the sets that lie outside the training data on purpose."""
         return [r for r in self.of("errors") if r.split.startswith("ood")]
+
+
+def trained_frames(result: Result) -> int:
+    """How many of a result's frames the model was trained on, as far as that was recorded."""
+    return int(result.provenance.get("n_trained_on", 0))
 
 
 def load_runs(folders: Sequence[str | Path]) -> list[Run]:
@@ -101,6 +107,12 @@ def _load(path: Path) -> Run:
     _read_model(run)
     run.results, damaged = load_results(path / RESULTS)
     run.problems += damaged
+    for result in run.of("errors"):
+        if result.split != "train" and trained_frames(result):
+            run.problems.append(
+                f"{trained_frames(result)} of the {result.provenance.get('n_frames')} frames of "
+                f"the set {result.split} were trained on: its errors say nothing of new frames"
+            )
     measured = {r.model for r in run.results}
     run.name = run.record.get("model") or (run.header or {}).get("model") or ""
     run.name = run.name or (measured.pop() if len(measured) == 1 else path.name)

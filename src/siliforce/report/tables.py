@@ -112,18 +112,22 @@ def _mark_best(rows: list[list[Cell]], first: int) -> None:
 
 
 def _tested_on(runs: Sequence[Run]) -> str:
-    sets = {
-        (r.split, r.provenance.get("n_frames"), r.provenance.get("n_atoms"))
-        for run in runs
-        if (r := run.held_out)
-    }
-    if not sets:
+    """Which frames the errors are of, and whether the models are known not to know them."""
+    results = [r for run in runs if (r := run.held_out)]
+    if not results:
         return "Errors on held-out frames have not been measured."
+    sets = {
+        (r.split, r.provenance.get("n_frames"), r.provenance.get("n_atoms"), r.dataset)
+        for r in results
+    }
+    kinds = {"test": "test frames", "valid": "validation frames, which chose the best weights"}
     parts = [
-        f"{frames} {'test' if split == 'test' else 'validation'} frames ({shown(atoms)} atoms)"
-        for split, frames, atoms in sorted(sets, key=str)
+        f"{shown(frames)} {kinds[split]} ({shown(atoms)} atoms)"
+        for split, frames, atoms, _ in sorted(sets, key=str)
     ]
-    return f"Errors on {' and '.join(parts)}, which no model was trained on."
+    unseen = all("n_trained_on" in r.provenance for r in results)
+    end = "; none of them was trained on" if unseen else ""
+    return f"Errors on {' and '.join(parts)}{end}."
 
 
 def error_sets(runs: Sequence[Run]) -> Table | None:

@@ -226,6 +226,15 @@ def test_ood_sets_get_their_gap(dataset):
     assert test.value("gap_forces_mae") is None
 
 
+def test_frames_that_were_trained_on_are_counted(dataset):
+    data = frames(6)
+    train, test = dataset(data[:4]), dataset(data[3:])
+    found = {r.split: r for r in evaluate_sets(toy_potential(), {"train": train, "test": test})}
+    assert found["test"].provenance["n_trained_on"] == 1
+    assert found["train"].provenance["n_trained_on"] == 4
+    assert "n_trained_on" not in evaluate(toy_potential(), test).provenance
+
+
 def test_unknown_elements_and_empty_sets_are_refused(dataset):
     data = frames(2)
     data[0].symbols[0] = "Au"

@@ -162,6 +162,20 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
         write_report([])
 
 
+def test_training_frames_are_never_taken_for_held_out_ones(finished, tmp_path):
+    run = copied(finished[0], tmp_path)
+    result = Result.load(run / "results" / "errors-test.json")
+    result.provenance["n_trained_on"] = 5
+    result.save(run / "results")
+    text = Outline(write_report(run).read_text()).text
+    assert "5 of the 18 frames of the set test were trained on" in text
+    assert "Errors on held-out frames have not been measured." in text
+    assert "Nothing can be recommended" in text
+    result.provenance["n_trained_on"] = 0
+    result.save(run / "results")
+    assert "none of them was trained on" in Outline(write_report(run).read_text()).text
+
+
 def test_failed_dynamics_is_shown_as_failed(finished, tmp_path):
     run = copied(finished[0], tmp_path)
     path = next((run / "results").glob("dynamics*.json"))
