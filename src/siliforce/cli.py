@@ -172,7 +172,7 @@ def data_get(
             where = "in the package" if entry.embedded else "download"
             typer.echo(f"{entry.name:<22} {where:<15} {entry.licence:<16} {entry.title}")
         return
-    fetched = catalog.get(name, out or Path(f"{name}.extxyz"), source)
+    fetched = catalog.get(name, out, source)
     if as_json:
         _json(
             {

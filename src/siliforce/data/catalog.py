@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from siliforce.data import samd23
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
 
@@ -57,24 +58,33 @@ def entries() -> dict[str, Entry]:
     """All sets by name."""
     found = (json.loads(p.read_text()) | {"name": p.parent.name} for p in SETS.glob("*/set.json"))
     embedded = [Entry(s["name"], s["title"], s["licence"], True) for s in found]
-    return {e.name: e for e in sorted(embedded, key=lambda e: e.name)}
+    public = [Entry(name, *about, False) for name, about in samd23.TITLES.items()]
+    return {e.name: e for e in [*sorted(embedded, key=lambda e: e.name), *public]}
 
 
-def get(name: str, out: str | Path, source: str | Path | None = None) -> Fetched:
-    """Bring a set to `out`.
+def get(name: str, out: str | Path | None = None, source: str | Path | None = None) -> Fetched:
+    """Bring a set.
 
     Args:
         name: one of `entries()`.
-        out: file (embedded sets) or folder (the others).
+        out: file (sets in the package, default NAME.extxyz) or folder (the others, default NAME).
         source: a local copy to use instead of the network.
 
     Raises:
-        DataError: unknown name, or `out` holds something else.
+        DataError: unknown name, `out` holds something else, or not reachable or damaged.
+        OSError: no space; what was fetched is continued next time.
     """
     known = entries()
     if name not in known:
         raise DataError(f"no data set '{name}'; there are {', '.join(known)}")
-    return _write_embedded(known[name], Path(out))
+    entry = known[name]
+    if entry.embedded:
+        return _write_embedded(entry, Path(out or f"{name}.extxyz"))
+    folder = Path(out or name)
+    if folder.is_file():
+        raise DataError(f"{folder} is a file; {name} needs a folder")
+    n_frames, notes = samd23.fetch(name, folder, None if source is None else Path(source))
+    return Fetched(folder, n_frames, entry.licence, notes)
 
 
 def _write_embedded(entry: Entry, out: Path) -> Fetched:

@@ -154,8 +154,8 @@ def _close(
     first: np.ndarray, second: np.ndarray, tolerance: float
 ) -> Iterator[tuple[int, int, float]]:
     """Pairs of rows closer than the tolerance."""
-    direction = np.random.default_rng(0).normal(size=first.shape[1])
-    direction /= np.linalg.norm(direction)
+    direction = np.asarray(np.random.default_rng(0).normal(size=first.shape[1]))
+    direction = direction / np.linalg.norm(direction)
     along = second @ direction
     order = np.argsort(along)
     sorted_along = along[order]
