@@ -39,8 +39,8 @@ def natural_paths(l_in: int, l_edge: int, l_out: int) -> tuple[Path, ...]:
 class EdgeBlocks:
     """Edges dealt into blocks of `BLOCK`, each block owned by one atom, the last ones not full.
 
-    The number of blocks is an upper bound that depends on shapes alone: nothing waits for the
-    device, and a compiler sees no size that depends on data.
+    Where counting them would mean waiting for the device, or a compiler would see a size that
+    depends on data, the number of blocks is an upper bound that depends on shapes alone.
 
     Attributes:
         slot: where each edge goes, (n_edges,).
@@ -61,7 +61,8 @@ class EdgeBlocks:
         assert graph.edge_pairs is not None
         ptr, n_atoms, n_edges = graph.edge_ptr, graph.species.shape[0], graph.n_edges
         blocks_end = ((ptr.diff() + BLOCK - 1) // BLOCK).cumsum(0)
-        n_blocks = n_edges // BLOCK + n_atoms
+        exact = ptr.device.type == "cpu" and not torch.compiler.is_compiling()
+        n_blocks = int(blocks_end[-1]) if exact else n_edges // BLOCK + n_atoms
         rank = torch.arange(n_edges, device=ptr.device) - ptr[graph.center]
         first = torch.cat([ptr.new_zeros(1), blocks_end])[graph.center]
         slot = first * BLOCK + rank
