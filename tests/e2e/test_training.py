@@ -1,7 +1,12 @@
 """`train` from a file to a run folder, and everything that can be wrong with its input."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -308,3 +313,33 @@ def test_the_config_file_is_yaml_that_people_can_read(xyz):
     assert list(content) == ["data", "model", "train"]
     assert content["model"]["name"] == "schnet"
     assert TrainConfig(**content["train"]).lr == 5e-3
+
+
+def command(*arguments):
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "siliforce.cli", *map(str, arguments)],
+        env={**os.environ, **threads},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_sigterm_saves_leaves_and_the_same_command_goes_on(xyz):
+    line = ["train", xyz, "--model", "schnet", "--preset", "tiny", "--out", "run", "--epochs", 150]
+    line += ["--restart", "auto", "--set", "train.checkpoint_every=1e6"]
+    process = command(*line)
+    while not read_metrics("run") and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert "continue with --restart auto" in said
+    about = json.loads(Path("run/run.json").read_text())
+    assert about["stop_reason"] == "interrupted"
+    assert 0 < about["steps"] < 150 * 14
+    process = command(*line)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0
+    assert "going on at epoch" in said
+    assert [row["epoch"] for row in read_metrics("run")] == list(range(1, 151))

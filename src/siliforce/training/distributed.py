@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,6 +74,15 @@ class World:
     def barrier(self) -> None:
         """Wait for all processes."""
         self.total([0.0])
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Rank 0 goes through alone, so that the others find what it cached."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
 
     def close(self) -> None:
         """Leave the group, if this process is in one."""

@@ -88,12 +88,8 @@ def train(
     user = config if isinstance(config, TrainConfig) else parse(TrainConfig, config or {}, "train")
     world = join_world()
     console = Console(quiet or not world.is_main)
-    # The first process reads and caches; the others then find the cache.
-    if not world.is_main:
-        world.barrier()
-    inputs = load_training_data(data, valid)
-    if world.is_main:
-        world.barrier()
+    with world.main_first():
+        inputs = load_training_data(data, valid)
     folder = Path(out) if out else _default_folder(inputs.config["source"], choice.name, restart)
     folder = Path(world.share(str(folder)))
     session = Session(inputs, choice, user, world, console, restart)

@@ -151,7 +151,9 @@ class Session:
         """Statistics of the training set."""
         if cutoff not in self._stats:
             given = given_energies(config.normalise)
-            self._stats[cutoff] = compute_stats(self.inputs.train, cutoff, given)
+            with self.world.main_first():
+                self._stats[cutoff] = compute_stats(self.inputs.train, cutoff, given)
+                self.inputs.valid.edge_counts(cutoff)
         return self._stats[cutoff]
 
     def _card(self, stats: DataStats) -> Card:
