@@ -239,46 +239,30 @@ def _training_window(run: Run) -> list[float]:
 
 def dynamics(entries: Sequence[tuple[Run, Result]]) -> list[Figure]:
     """Temperature, conserved energy and pair distribution of runs of one structure."""
-    legend: list[Key] = [(run.name, run.style, "line") for run, _ in entries]
-    first = entries[0][1].curves
-    start = [first["production_start"]]
-
-    def lines(column: str) -> list[Series]:
-        return [
-            Series(run.name, *_with_gap(r.curves["time"], r.curves[column]), run.style)
-            for run, r in entries
-        ]
-
-    figures = [
-        Figure(
-            "Temperature",
-            chart(
-                lines("temperature"),
-                "time (ps)",
-                "temperature (K)",
-                "Temperature during the run",
-                levels=[first["target_temperature"]],
-                marks=start,
-                width=NARROW,
-            ),
-            legend,
-            "dashed vertical line: end of the equilibration",
-        ),
-        Figure(
-            "Conserved energy",
-            chart(
-                lines("drift"),
-                "time (ps)",
-                "change (meV/atom)",
-                "Drift of the conserved energy",
-                levels=[0.0],
-                marks=start,
-                width=NARROW,
-            ),
-            legend,
-        ),
+    target = entries[0][1].curves["target_temperature"]
+    remark = "dashed vertical line: end of the equilibration"
+    return [
+        _against_time(entries, "temperature", "Temperature", "temperature (K)", target, remark),
+        _against_time(entries, "drift", "Conserved energy", "change (meV/atom)", 0.0, ""),
+        *_pair_distribution(entries),
     ]
-    return figures + _pair_distribution(entries)
+
+
+def _against_time(
+    entries: Sequence[tuple[Run, Result]],
+    column: str,
+    title: str,
+    label: str,
+    level: float,
+    caption: str,
+) -> Figure:
+    series = [
+        Series(run.name, *_with_gap(r.curves["time"], r.curves[column]), run.style)
+        for run, r in entries
+    ]
+    start = entries[0][1].curves["production_start"]
+    svg = chart(series, "time (ps)", label, title, levels=[level], marks=[start], width=NARROW)
+    return Figure(title, svg, [(run.name, run.style, "line") for run, _ in entries], caption)
 
 
 def _pair_distribution(entries: Sequence[tuple[Run, Result]]) -> list[Figure]:

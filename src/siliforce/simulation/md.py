@@ -222,6 +222,7 @@ class _Recorder:
             self.writer = Trajectory(str(trajectory), "w")
 
     def close(self) -> None:
+        """Finish the trajectory file."""
         if self.writer is not None:
             self.writer.close()
 
