@@ -11,6 +11,7 @@ from ase import Atoms
 
 from siliforce.errors import DataError
 from siliforce.graph.neighbors import completed_cell
+from siliforce.species import MAX_Z
 
 Tag = str | float
 
@@ -83,11 +84,17 @@ class Frame:
         """Refuse what no potential can learn from.
 
         Raises:
-            DataError: no atoms, wrong shapes, NaN or infinite values, a cell without volume.
+            DataError: no atoms, unknown elements, wrong shapes, NaN or infinite values, a cell
+                without volume.
         """
         n = self.n_atoms
         if n == 0:
             raise DataError(f"{self._name}: holds no atoms")
+        if self.numbers.min() < 1 or self.numbers.max() > MAX_Z:
+            raise DataError(
+                f"{self._name}: atomic numbers lie between {self.numbers.min()} and "
+                f"{self.numbers.max()}; allowed are 1 to {MAX_Z}"
+            )
         for name, array, shape in (
             ("positions", self.positions, (n, 3)),
             ("forces", self.forces, (n, 3)),

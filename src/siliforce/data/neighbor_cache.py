@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from siliforce.data.lock import locked
 from siliforce.data.store import Store, mapped, write_at
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
@@ -25,6 +26,8 @@ COLUMNS: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
     "neighbor": (np.dtype("<i4"), ()),
     "shift": (np.dtype("i1"), (3,)),
 }
+
+EMPTY = {"n_frames": 0, "n_atoms": 0, "n_edges": 0}
 
 
 class NeighborCache:
@@ -40,15 +43,11 @@ class NeighborCache:
     def __init__(self, store: Store, cutoff: float) -> None:
         """Open, or compute what is missing."""
         self.store, self.cutoff = store, cutoff
-        self.path = store.path / f"neighbors-{cutoff:g}"
+        self.path = store.path / f"neighbors-{cutoff:.10g}"
         self._meta = self._read_meta()
-        if self._meta["n_frames"] < len(store):
+        if self._meta["n_frames"] < len(store) or not self._map():
             self._extend()
-        m = self._meta
-        self.edge_ptr = self._mapped("edge_ptr", m["n_frames"])
-        self.degree = self._mapped("degree", m["n_atoms"])
-        self.neighbor = self._mapped("neighbor", m["n_edges"])
-        self.shift = self._mapped("shift", m["n_edges"])
+            self._map()
 
     def edges(self, index: int) -> slice:
         """Where the edges of a frame are."""
@@ -61,25 +60,35 @@ class NeighborCache:
         return np.diff(self.edge_ptr, prepend=0)
 
     def _read_meta(self) -> dict[str, int]:
-        empty = {"n_frames": 0, "n_atoms": 0, "n_edges": 0}
         try:
             meta = json.loads((self.path / "meta.json").read_text())
-        except FileNotFoundError:
-            return empty
-        except ValueError:
-            return empty  # a cache: what cannot be read is computed again
-        return meta if meta["n_frames"] <= len(self.store) else empty
+        except (FileNotFoundError, ValueError):
+            return dict(EMPTY)  # a cache: what cannot be read is computed again
+        return meta if meta["n_frames"] <= len(self.store) else dict(EMPTY)
 
-    def _mapped(self, name: str, length: int) -> np.ndarray:
-        dtype, shape = COLUMNS[name]
-        return mapped(self.path / f"{name}.bin", dtype, (length, *shape))
+    def _map(self) -> bool:
+        """Map the arrays; whether they are whole."""
+        m = self._meta
+        lengths = (m["n_frames"], m["n_atoms"], m["n_edges"], m["n_edges"])
+        try:
+            self.edge_ptr, self.degree, self.neighbor, self.shift = (
+                mapped(self.path / f"{name}.bin", dtype, (length, *shape))
+                for (name, (dtype, shape)), length in zip(COLUMNS.items(), lengths, strict=True)
+            )
+        except DataError:
+            return False
+        return True
 
     def _extend(self) -> None:
+        """Compute what is missing, or all of it if what is there is damaged."""
         self.path.mkdir(exist_ok=True)
-        first = self._meta["n_frames"]
-        starts = range(first, len(self.store), CHUNK)
-        for start in track(starts, f"neighbours within {self.cutoff:g} Å", silent_below=5):
-            self._write(start, min(start + CHUNK, len(self.store)))
+        with locked(self.path / "lock"):
+            self._meta = self._read_meta()  # another process may have been here
+            if not self._map():
+                self._meta = dict(EMPTY)
+            starts = range(self._meta["n_frames"], len(self.store), CHUNK)
+            for start in track(starts, f"neighbours within {self.cutoff:g} Å", silent_below=2):
+                self._write(start, min(start + CHUNK, len(self.store)))
 
     def _write(self, start: int, stop: int) -> None:
         """Compute and add the lists of frames start..stop, then make them visible."""

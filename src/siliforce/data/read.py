@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from io import StringIO
 from itertools import islice
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import ase.io
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from siliforce import units
 from siliforce.data.deepmd import is_deepmd, read_deepmd
 from siliforce.data.frame import Frame
+from siliforce.data.lock import locked
 from siliforce.data.store import Store
 from siliforce.errors import DataError
 from siliforce.files import cache_folder
@@ -143,13 +145,14 @@ def load_frames(path: Path, options: ReadOptions | None = None) -> Store:
     options = options or ReadOptions()
     digest = _content_digest(path, options.model_dump_json())
     folder = cache_folder() / "stores" / f"{path.name.split('.')[0]}-{digest}"
-    if Store.is_store(folder):
-        store = Store.open(folder)
-        if "imports" in store.facts:  # else an import was killed: begin again
-            return store
-    if folder.exists():
-        _remove(folder)
-    import_files(path, folder, options)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_suffix(".lock")):  # ranks and parallel runs import once
+        if Store.is_store(folder):
+            store = Store.open(folder)
+            if "imports" in store.facts:  # else an import was killed: begin again
+                return store
+        rmtree(folder, ignore_errors=True)
+        import_files(path, folder, options)
     return Store.open(folder)
 
 
@@ -315,9 +318,3 @@ def _content_digest(path: Path, salt: str) -> str:
             while block := stream.read(1 << 20):
                 h.update(block)
     return h.hexdigest()
-
-
-def _remove(folder: Path) -> None:
-    for file in sorted(folder.rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    folder.rmdir()

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from siliforce.data.frame import Frame
+from siliforce.data.lock import locked
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
 
@@ -97,19 +98,7 @@ class Store:
             DataError: not a store, of another format version, or shorter than it says.
         """
         path = Path(path)
-        try:
-            meta = json.loads((path / "meta.json").read_text())
-        except FileNotFoundError:
-            raise DataError(f"{path}: not a store (no meta.json); import frames first") from None
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}/meta.json is damaged ({error}); import again") from None
-        version = meta.get("siliforce_store")
-        if version != FORMAT_VERSION:
-            raise DataError(
-                f"{path}: store format {version}, this siliforce reads {FORMAT_VERSION}; "
-                "import the original files again"
-            )
-        return cls(path, meta)
+        return cls(path, _read_meta(path))
 
     @staticmethod
     def is_store(path: str | Path) -> bool:
@@ -197,6 +186,13 @@ class Store:
         return added
 
     def _append_chunk(self, frames: Sequence[Frame], facts: dict[str, Any]) -> None:
+        with locked(self.path / "lock"):
+            self.meta = _read_meta(self.path)  # another process may have appended
+            self._write_chunk(frames, facts)
+            self._map()
+
+    def _write_chunk(self, frames: Sequence[Frame], facts: dict[str, Any]) -> None:
+        """Write behind the visible part, then make it visible."""
         meta = {**self.meta, "facts": {**self.meta["facts"], **facts}}
         if frames:
             texts = [_text_line(frame) for frame in frames]
@@ -220,7 +216,6 @@ class Store:
             meta["text_bytes"] += sum(map(len, texts))
         write_atomic(self.path / "meta.json", json.dumps(meta, indent=1))
         self.meta = meta
-        self._map()
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.bin"
@@ -237,6 +232,22 @@ class Store:
         self.positions = mapped(self._file("positions"), *_with_length("positions", n_atoms))
         self.forces = mapped(self._file("forces"), *_with_length("forces", n_atoms))
         self._texts = mapped(self.path / "texts.jsonl", np.dtype("u1"), (self.meta["text_bytes"],))
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        version = meta.get("siliforce_store")
+    except FileNotFoundError:
+        raise DataError(f"{path}: not a store (no meta.json); import frames first") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}/meta.json is damaged ({error}); import again") from None
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: store format {version}, this siliforce reads {FORMAT_VERSION}; "
+            "import the original files again"
+        )
+    return meta
 
 
 def mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,10 +9,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from scipy.spatial.transform import Rotation
-from tests.shared_data import shared_data
 
 from siliforce.data import Dataset, Frame, Store, load_dataset
 from siliforce.data.fingerprint import COPY, Confirm, fingerprints
+from tests.shared_data import shared_data
 
 ELEMENTS = (8, 72)
 
