@@ -15,9 +15,12 @@ Behler, J. Chem. Phys. 134, 074106 (2011).
 | b_i^l | SpeciesLinear.bias | (n_species, n_out) |
 | E_i | atom_energy | (n_atoms,) |
 
-Deviations from the paper: symmetry functions are whitened by principal components instead of being
-scaled to a fixed range, as the 2023 benchmark did (497,282 parameters for two elements); each
-triplet is counted once; `small` has other symmetry functions and smaller networks than `paper`.
+Deviations from the paper: symmetry functions are whitened by principal components, as in the 2023
+benchmark (497,282 parameters for two elements), instead of being scaled to a fixed range;
+components that hardly vary in the training set are amplified tenfold at most (`whitening_floor`):
+without that bound they extrapolate wildly from few frames. Each triplet is counted once. `small`
+has more radial functions, shifted ones, in place of the centred ones, a further power of the
+angle, and networks of 2 x 64 with silu in place of 5 x 240 with sigmoid.
 """
 
 from __future__ import annotations
