@@ -110,8 +110,9 @@ class SiliforceCalculator(Calculator):
                 f"{structure.pbc.tolist()}"
             )
         self.potentials[0].check_elements(structure.numbers)
+        searches = self.neighbors.searches
         graph = self.neighbors.update(structure)
-        if self._warn:
+        if self._warn and self.neighbors.searches > searches:
             self._warn_outside(structure, graph)
         members = []
         for potential in self.potentials:
