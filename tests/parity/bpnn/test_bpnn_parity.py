@@ -157,6 +157,18 @@ def test_whitening_is_fitted_once_per_element() -> None:
     assert model.config.extensions == (1,)
 
 
+def test_fitting_what_is_new_leaves_old_energies() -> None:
+    potential = paper_potential()
+    old, foreign = STRUCTURES["amorphous"](), STRUCTURES["two_species"]()
+    potential.model.fit_constants([potential.with_species(graph_of(potential, [old]))])
+    before = potential(graph_of(potential, [old])).energy
+    foreign.symbols[:3] = "Ge"
+    potential.extend([32])
+    potential.model.fit_constants([potential.with_species(graph_of(potential, [foreign]))])
+    after = potential(graph_of(potential, [old])).energy
+    torch.testing.assert_close(after, before, rtol=1e-12, atol=0)
+
+
 def test_elements_can_be_added_again_and_again() -> None:
     torch.manual_seed(1)
     config = BPNNConfig(cutoff=CUTOFF, hidden=(5,), angular_eta=(0.1,), zeta=(2,))
