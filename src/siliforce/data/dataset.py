@@ -229,37 +229,26 @@ class Dataset:
         rows = np.asarray(indices, dtype=np.int64)
         if len(rows) == 0:
             raise DataError("a batch needs at least one frame")
-        caches = self._neighbors(cutoff)
-        places = [self._locate(int(i)) for i in self.indices[rows]]
         records = self.records[rows]
-        sizes = records["n_atoms"]
-        columns: dict[str, list[np.ndarray]] = {
-            name: [] for name in ("numbers", "positions", "forces", "degree", "neighbor", "shift")
-        }
-        for (s, row), record in zip(places, records, strict=True):
-            store, cache = self.stores[s], caches[s]
-            first = int(record["first_atom"])
-            atoms, edges = slice(first, first + int(record["n_atoms"])), cache.edges(row)
-            for name in ("numbers", "positions", "forces"):
-                columns[name].append(getattr(store, name)[atoms])
-            columns["degree"].append(cache.degree[atoms])
-            columns["neighbor"].append(cache.neighbor[edges])
-            columns["shift"].append(cache.shift[edges])
-        joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-        n_edges = [len(part) for part in columns["neighbor"]]
+        sizes = records["n_atoms"].astype(np.int64)
+        joined, n_edges = self._joined(rows, records, cutoff)
         neighbor = joined["neighbor"].astype(np.int64)
         neighbor += np.repeat(np.cumsum(sizes) - sizes, n_edges)
-        center = np.repeat(np.arange(len(joined["degree"])), joined["degree"])
+        shifts = joined["shift"].astype(np.float64)
+        translations, ends = np.empty_like(shifts), np.cumsum(n_edges)
+        for cell, start, end in zip(records["cell"], ends - n_edges, ends, strict=True):
+            np.matmul(shifts[start:end], cell, out=translations[start:end])
         t = torch.from_numpy
         graph = assemble(
             numbers=t(joined["numbers"].astype(np.int64)),
             positions=t(joined["positions"]),
-            sizes=t(sizes.astype(np.int64)),
+            sizes=t(sizes),
             cell=t(records["cell"].copy()),
             pbc=t(records["pbc"].copy()),
-            center=t(center),
+            center=t(np.repeat(np.arange(len(joined["degree"])), joined["degree"])),
             neighbor=t(neighbor),
-            cell_shifts=t(joined["shift"].astype(np.float64)),
+            cell_shifts=t(shifts),
+            translations=t(translations),
             topology=topology,
             dtype=dtype,
         )
@@ -267,11 +256,33 @@ class Dataset:
             energy=t(records["energy"].copy()),
             forces=t(joined["forces"]),
             stress=t(records["stress"].copy()),
-            n_atoms=t(sizes.astype(np.int64)),
+            n_atoms=t(sizes),
             weight=t(records["weight"].copy()),
             frame_index=t(rows),
         )
         return Batch(graph, targets)
+
+    def _joined(
+        self, rows: np.ndarray, records: np.ndarray, cutoff: float
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Columns of atoms and edges of some frames, one after the other; edges of each frame."""
+        caches = self._neighbors(cutoff)
+        atom_columns, edge_columns = ("numbers", "positions", "forces"), ("neighbor", "shift")
+        columns: dict[str, list[np.ndarray]] = {
+            name: [] for name in (*atom_columns, *edge_columns, "degree")
+        }
+        for index, record in zip(self.indices[rows], records, strict=True):
+            s, row = self._locate(int(index))
+            store, cache = self.stores[s], caches[s]
+            first = int(record["first_atom"])
+            atoms, edges = slice(first, first + int(record["n_atoms"])), cache.edges(row)
+            for name in atom_columns:
+                columns[name].append(getattr(store, name)[atoms])
+            for name in edge_columns:
+                columns[name].append(getattr(cache, name)[edges])
+            columns["degree"].append(cache.degree[atoms])
+        n_edges = np.array([len(part) for part in columns["neighbor"]])
+        return {name: np.concatenate(parts) for name, parts in columns.items()}, n_edges
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -266,7 +266,8 @@ def mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     if size < needed:
         state = "missing" if size < 0 else f"{size} bytes, {needed} expected"
         raise DataError(f"{path} is damaged ({state}); import the original files again")
-    return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+    # As a plain array: slices of np.memmap are slow to make.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r", shape=shape))
 
 
 def _with_length(name: str, n_atoms: int) -> tuple[np.dtype, tuple[int, ...]]:
