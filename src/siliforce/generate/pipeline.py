@@ -102,7 +102,7 @@ def sampling_jobs(protocol: Protocol) -> list[Job]:
 
 def thinned(protocol: Protocol, trajectory: Trajectory, frames: list[Atoms]) -> list[Atoms]:
     """Evenly spaced frames of a trajectory, with the elements put in that the sampler lacks."""
-    wanted = protocol.frames_per_trajectory
+    wanted = protocol.wanted(trajectory)
     if wanted is not None and len(frames) > wanted:
         picked = np.linspace(0, len(frames) - 1, wanted + 1)[1:]  # the start itself is no sample
         frames = [frames[round(i)] for i in picked]

@@ -82,7 +82,7 @@ def plan(protocol: Protocol, seconds_per_frame: float | None = None) -> Plan:
     for trajectory in protocol.trajectories():
         n_trajectories += 1
         frames += trajectory.n_frames
-        labelled += min(trajectory.n_frames, protocol.frames_per_trajectory or 10**12)
+        labelled += min(trajectory.n_frames, protocol.wanted(trajectory) or trajectory.n_frames)
         if trajectory.system not in sizes:
             sizes[trajectory.system] = len(trajectory.build())
         for condition in trajectory.conditions:

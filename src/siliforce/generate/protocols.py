@@ -90,6 +90,7 @@ class Start(BaseModel):
         temperatures: one trajectory for each [K].
         count: trajectories with different seeds for each strain and temperature.
         recipe: its stages; None keeps the structure itself as the only frame.
+        frames: kept of each of its trajectories, in place of the protocol's number.
         split: whether its frames are for training and testing, or out of distribution.
     """
 
@@ -115,6 +116,7 @@ class Start(BaseModel):
     temperatures: list[float] = Field(default_factory=lambda: [300.0])
     count: int = Field(default=1, ge=1)
     recipe: str | None = None
+    frames: int | None = Field(default=None, ge=1)
     split: Literal["id", "ood"] = "id"
 
     @model_validator(mode="after")
@@ -240,6 +242,10 @@ class Protocol(BaseModel):
                     f"start '{start.name}' wants recipe '{start.recipe}'; known: {known}"
                 )
         return self
+
+    def wanted(self, trajectory: Trajectory) -> int | None:
+        """How many frames of a trajectory are labelled; None is all of them."""
+        return trajectory.start.frames or self.frames_per_trajectory
 
     def label_engine(self) -> Engine:
         """The engine of the labels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.vasp import Vasp
 from ase.io import read
+from ase.io.vasp import write_vasp
 from pydantic import Field
 
 from siliforce.errors import ConfigError
@@ -112,15 +114,20 @@ class VASP(Engine):
 
     def write_inputs(self, atoms: Atoms, workdir: Path, safer: bool) -> np.ndarray:
         """POSCAR, INCAR, KPOINTS, POTCAR; returns where VASP's atoms belong in `atoms`."""
-        calculator = self.calculator(workdir, safer)
         frame = Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True)
-        calculator.initialize(frame)
-        calculator.ppp_list = [str(self.potcar(s)) for s, _ in calculator.symbol_count]
-        calculator.write_incar(frame)
-        calculator.write_kpoints(atoms=frame)
+        old = os.environ.get("VASP_PP_PATH")
+        os.environ["VASP_PP_PATH"] = str(Path(self.potcar_path).expanduser())
+        try:
+            calculator = self.calculator(workdir, safer)
+            calculator.initialize(frame)
+        finally:
+            if old is None:
+                del os.environ["VASP_PP_PATH"]
+            else:
+                os.environ["VASP_PP_PATH"] = old
+        calculator.write_incar(frame, directory=str(workdir))
+        calculator.write_kpoints(atoms=frame, directory=str(workdir))
         calculator.write_potcar(directory=str(workdir))
-        from ase.io.vasp import write_vasp
-
         write_vasp(workdir / "POSCAR", frame[calculator.sort])
         return np.asarray(calculator.resort)
 

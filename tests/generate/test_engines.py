@@ -1,0 +1,220 @@
+"""Engines: inputs as the programs want them, outputs as they print them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+from siliforce.errors import ConfigError
+from siliforce.generate import converge, load_engine, make_engine
+from siliforce.generate.converge import translation_error
+from siliforce.generate.engines import base, cp2k, gth, qe, vasp
+from siliforce.generate.stillinger_weber import StillingerWeber
+from siliforce.jobs import JobFailed
+
+CONFIGS = Path(__file__).parents[2] / "src" / "siliforce" / "configs" / "generate"
+RECORDED = Path(__file__).parent / "recorded"
+GTH = """#
+As GTH-PBE-q5 GTH-PBE
+    2    3
+     0.52000000    0
+    3
+     0.45554957    3     5.52067327     0.03512220    -1.06108239
+                                       -1.77119320     2.73970295
+                                                      -2.17457180
+     0.55460557    2     1.02179156     0.62920826
+                                       -0.74448925
+     0.70368872    1     0.31479504
+#
+Si GTH-PBE-q4 GTH-PBE
+"""
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "engines").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_presets_are_valid(path: Path) -> None:
+    assert load_engine(path).level(bulk("Si"))
+
+
+def test_gth_entry_becomes_a_pw_file(tmp_path: Path) -> None:
+    table = tmp_path / "GTH"
+    table.write_text(GTH)
+    lines = gth.qe_gth("As", 5, table).splitlines()
+    assert lines[1] == "33 5 0"
+    assert lines[2].split()[:3] == ["10", "11", "2"]
+    assert lines[3] == "0.52000000 0"
+    assert [len(line.split()) for line in lines[5:]] == [5, 2, 1, 4, 1, 2, 1, 3, 1]
+    with pytest.raises(ConfigError, match="no entry 'Hf GTH-PBE-q12'"):
+        gth.table_entry(table, "Hf", 12)
+
+
+def test_gth_table_missing_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cp2k-data"):
+        gth.find_table((tmp_path / "none",))
+
+
+def test_pw_input_follows_elements_and_the_second_try(fake_pw: Path) -> None:
+    engine = make_engine(
+        {
+            "engine": "qe",
+            "command": str(fake_pw),
+            "pseudopotentials": {"Si": "a", "C": "b"},
+            "ecutwfc": 24,
+            "ecutrho": 96,
+            "ecutrho_with": {"C": 144},
+            "kpts": (2, 2, 1),
+            "kshift": True,
+            "spin": True,
+            "stress": False,
+        }
+    )
+    assert isinstance(engine, qe.QuantumEspresso)
+    silicon = engine.input_text(bulk("Si"), safer=False)
+    assert "96" in silicon
+    assert "144" not in silicon
+    carbide = engine.input_text(bulk("SiC", "zincblende", a=4.4), safer=False)
+    assert "144" in carbide
+    assert "2 2 1  1 1 0" in carbide.replace("  ", " ").replace("1 1 1 0", "1  1 1 0")
+    assert "nspin" in silicon
+    first, second = silicon, engine.input_text(bulk("Si"), safer=True)
+    assert first != second
+    assert "mixing_ndim" in second
+    assert engine.level(bulk("Si")) == "QE-6.7 PBE k2x2x1s ecut24Ry fd0.002Ry nspin2 a"
+
+
+def test_kspacing_gives_gamma_for_large_cells(fake_pw: Path) -> None:
+    engine = make_engine(
+        {
+            "engine": "qe",
+            "command": str(fake_pw),
+            "pseudopotentials": {"Si": "a"},
+            "ecutwfc": 24,
+            "ecutrho": 96,
+            "kspacing": 0.1,
+        }
+    )
+    assert isinstance(engine, qe.QuantumEspresso)
+    assert engine.mesh(bulk("Si", cubic=True)) == (2, 2, 2)
+    assert engine.mesh(bulk("Si", cubic=True) * (2, 2, 2)) is None
+
+
+def test_vasp_inputs_are_written_and_a_recorded_run_is_read(tmp_path: Path) -> None:
+    for element in ("Si", "N"):
+        folder = tmp_path / "potpaw_PBE" / element
+        folder.mkdir(parents=True)
+        (folder / "POTCAR").write_text(f"  PAW_PBE {element} 05Jan2001\n   4.0\n")
+    engine = vasp.VASP(potcar_path=str(tmp_path), encut=520, kpts=(2, 2, 2))
+    atoms = Atoms("NSiN", [[0, 0, 0], [1.6, 0, 0], [3.2, 0, 0.1]], cell=[8, 8, 8], pbc=True)
+    work = tmp_path / "work"
+    work.mkdir()
+    order = engine.write_inputs(atoms, work, safer=False)
+    incar = (work / "INCAR").read_text()
+    assert "ENCUT = 520" in incar
+    assert "NSW = 0" in incar
+    assert "2 2 2" in (work / "KPOINTS").read_text()
+    poscar = (work / "POSCAR").read_text().splitlines()
+    assert poscar[5].split() == ["N", "Si"]
+    assert (work / "POTCAR").read_text().split().count("PAW_PBE") == 2
+    for name in ("OUTCAR", "vasprun.xml"):
+        (work / name).write_text((RECORDED / name).read_text())
+    labels = vasp.read_run(work, order)
+    assert labels.energy == pytest.approx(-12.5)  # free energy, not sigma -> 0
+    np.testing.assert_allclose(labels.forces, [[0.1, 0, 0], [0.3, 0, 0], [-0.4, 0, 0.2]])
+    kbar = 0.1 / 160.21766
+    np.testing.assert_allclose(
+        labels.stress, np.array([-10, -20, -30, -5, -6, -4]) * kbar, rtol=1e-5
+    )
+    assert labels.version == "6.3.0"
+
+
+def test_vasp_says_what_is_missing(tmp_path: Path) -> None:
+    engine = vasp.VASP(potcar_path=str(tmp_path), command="true")
+    with pytest.raises(ConfigError, match="no POTCAR for Hf"):
+        engine.check({"Hf"})
+    with pytest.raises(JobFailed, match="did not converge"):
+        vasp.read_run(tmp_path, np.arange(1))
+
+
+def test_cp2k_recorded_output_is_read() -> None:
+    labels = cp2k.read_output((RECORDED / "cp2k.out").read_text(), 2)  # N2, stretched along z
+    assert labels.energy == pytest.approx(-19.873193869347183 * 27.211386, rel=1e-6)
+    assert labels.forces[0, 2] == pytest.approx(-0.19674521 * 27.211386 / 0.52917721, rel=1e-6)
+    in_gpa = np.asarray(labels.stress) * 160.21766
+    np.testing.assert_allclose(in_gpa[[0, 2, 3]], [-0.0511319, 15.0251835, -0.8637678], rtol=1e-5)
+    assert labels.version == "2023.1"
+
+
+def test_python_engine_matches_its_calculator_and_reports_errors(tmp_path: Path) -> None:
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(0.1, seed=1)
+    labels = make_engine({"engine": "stillinger-weber"}).label(atoms, tmp_path, safer=False)
+    atoms.calc = StillingerWeber()
+    assert labels.energy == atoms.get_potential_energy()
+    np.testing.assert_array_equal(labels.forces, atoms.get_forces())
+    np.testing.assert_array_equal(labels.stress, atoms.get_stress())
+    with pytest.raises(JobFailed, match="silicon only"):
+        make_engine({"engine": "stillinger-weber"}).label(bulk("Ge"), tmp_path, safer=False)
+
+
+def test_missing_package_or_interpreter_is_said_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match="no Python interpreter"):
+        make_engine({"engine": "lj", "python": "/no/such/python"}).check({"Si"})
+    with pytest.raises(ConfigError, match="does not start"):
+        make_engine({"engine": "nep", "settings": {"model": "none.txt"}}).check({"Si"})
+
+
+def test_stillinger_weber_is_matscipys() -> None:
+    forms = pytest.importorskip("matscipy.calculators.manybody.explicit_forms.stillinger_weber")
+    from matscipy.calculators.manybody import Manybody
+
+    atoms = bulk("Si", a=5.4, cubic=True) * (2, 2, 2)
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.02 * np.arange(9).reshape(3, 3) / 9), True)
+    atoms.rattle(0.2, seed=0)
+    other = atoms.copy()
+    atoms.calc = StillingerWeber()
+    other.calc = Manybody(**forms.StillingerWeber(forms.Stillinger_Weber_PRB_31_5262_Si))
+    assert atoms.get_potential_energy() == pytest.approx(other.get_potential_energy(), abs=1e-8)
+    np.testing.assert_allclose(atoms.get_forces(), other.get_forces(), atol=1e-8)
+    np.testing.assert_allclose(atoms.get_stress(), other.get_stress(), atol=1e-10)
+
+
+def test_pyscf_water_forces_are_the_energys_gradient(tmp_path: Path) -> None:
+    pytest.importorskip("pyscf")
+    engine = make_engine({"engine": "pyscf", "settings": {"basis": "sto-3g"}})
+    water = molecule("H2O")
+    labels = engine.label(water, tmp_path, safer=False)
+    step, energies = 0.01, []
+    for sign in (1, -1):
+        moved = water.copy()
+        moved.positions[1, 1] += sign * step
+        energies.append(engine.label(moved, tmp_path, safer=False).energy)
+    assert labels.forces[1, 1] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=5e-3)
+
+
+def test_converge_measures_a_known_difference(lj: dict) -> None:
+    frames = [bulk("Si", cubic=True)]
+    frames[0].rattle(0.1, seed=0)
+    deep = {"settings": {**lj["settings"], "epsilon": 0.1}}
+    same, double = converge(frames, make_engine(lj), {"same": {}, "deep": deep})
+    assert same.force_rms == 0.0
+    labels = make_engine(lj).label(frames[0], Path.cwd(), safer=False)
+    assert double.force_rms == pytest.approx(np.sqrt((labels.forces**2).mean()))
+    assert "meV/Å" in double.line()
+    assert translation_error(frames[0], make_engine(lj), (0.1, 0.2, 0.3)) < 1e-10
+
+
+def test_gate_refuses_what_cannot_be_right() -> None:
+    def labels(energy: float, forces: np.ndarray) -> base.Labels:
+        return base.Labels(energy, forces, None, "1", {})
+
+    atoms = bulk("Si")
+    base.gate(labels(1.0, np.zeros((2, 3))), atoms)
+    with pytest.raises(JobFailed, match="not finite"):
+        base.gate(labels(float("nan"), np.zeros((2, 3))), atoms)
+    with pytest.raises(JobFailed, match="largest force"):
+        base.gate(labels(1.0, np.full((2, 3), 99.0)), atoms)
+    with pytest.raises(JobFailed, match="1 forces for 2 atoms"):
+        base.gate(labels(1.0, np.zeros((1, 3))), atoms)

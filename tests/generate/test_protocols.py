@@ -1,0 +1,164 @@
+"""Protocols: what they list, that they run, that they resume; SAMD23's own at toy length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from ase.io import read
+
+from siliforce.errors import ConfigError
+from siliforce.generate import load_protocol, plan, run
+from siliforce.generate.engines import make_engine
+from siliforce.generate.engines.base import Engine
+from siliforce.generate.protocols import Protocol
+from siliforce.generate.sampling import Stage, sample
+from siliforce.jobs import JobFailed
+
+CONFIGS = Path(__file__).parents[2] / "src" / "siliforce" / "configs" / "generate"
+PROTOCOLS = sorted(CONFIGS.glob("*.yaml"))
+
+
+def shortened(path: Path, lj: dict[str, Any]) -> Protocol:
+    """A shipped protocol with the same starts and stages, two frames of two steps per stage,
+    unit cells in place of supercells, and Lennard-Jones in place of DFT."""
+    content = load_protocol(path).model_dump()
+    for stages in content["recipes"].values():
+        for stage in stages:
+            step = content["timestep_fs"]
+            stage |= {"fs": 4 * step, "every_fs": 2 * step}
+            if stage["temperature"] is not None:
+                stage["temperature"] = 100.0
+    for start in content["starts"]:
+        start["temperatures"] = start["temperatures"][:1] * len(start["temperatures"])
+        start["repeat"] = (1, 1, 1)
+        start["count"] = min(start["count"], 20)
+        if start["random"]:
+            start["random"], start["density"] = "Si3N4" if "N" in start["random"] else "Si4", 0.8
+    return Protocol(**content | {"engine": lj, "sampler": None, "timestep_fs": 0.2})
+
+
+@pytest.mark.parametrize("path", PROTOCOLS, ids=lambda path: path.stem)
+def test_shipped_protocols_can_be_listed(path: Path) -> None:
+    text = plan(load_protocol(path), seconds_per_frame=36.0).table()
+    assert "36.0 s per frame" in text
+
+
+def test_plan_counts_what_the_source_counts() -> None:
+    hfo = plan(load_protocol(CONFIGS / "hfo-m-mqa.yaml"), seconds_per_frame=10.0)
+    assert (hfo.trajectories, hfo.n_conditions, hfo.frames) == (12, 60, 192_024)
+    assert {c.atoms for c in hfo.conditions} == {96}
+    assert hfo.hours == pytest.approx(192_024 * 10 / 3600)
+    ood = {c.system for c in hfo.conditions if c.split == "ood"}
+    assert ood == {"random OOD"}
+    sin = load_protocol(CONFIGS / "sin.yaml")
+    runs = [t for t in sin.trajectories() if t.start.split == "id"]
+    assert len(runs) == 110
+    sizes = [c.atoms for c in plan(sin).conditions]
+    assert (min(sizes), max(sizes)) == (16, 510)
+    assert plan(sin).hours is None
+
+
+@pytest.mark.parametrize("name", ["hfo-m-mqa", "sin"])
+def test_samd23_protocol_runs_at_toy_length(name: str, lj: dict[str, Any], tmp_path: Path) -> None:
+    protocol = shortened(CONFIGS / f"{name}.yaml", lj)
+    expected = plan(protocol)
+    folder = run(protocol, tmp_path)
+    frames = [a for path in folder.iterdir() for a in read(path, index=":")]
+    assert len(frames) == expected.frames
+    assert all(np.isfinite(a.get_forces()).all() for a in frames)
+    seen = {(a.info["system"], a.info["stage"]) for a in frames}
+    assert seen == {
+        (t.system, stage.name) for t in protocol.trajectories() for stage in t.stages if stage.keep
+    }
+    assert {a.info["split"] for a in frames} == {"id", "ood"}
+
+
+def small(lj: dict[str, Any], **changes: Any) -> Protocol:
+    content: dict[str, Any] = {
+        "name": "small",
+        "engine": lj,
+        "sampler": {"engine": "stillinger-weber"},
+        "timestep_fs": 1,
+        "frames_per_trajectory": 2,
+        "recipes": {"heat": [{"name": "heat", "fs": 40, "every_fs": 10}]},
+        "starts": [
+            {"crystal": "Si", "recipe": "heat", "temperatures": [300, 600], "count": 2},
+            {"crystal": "Si", "label": "Si7Ge", "recipe": "heat", "replace_after": {"Si": "Ge"}},
+        ],
+    }
+    return Protocol(**content | changes)
+
+
+def test_sample_then_label_and_resume(lj: dict[str, Any], tmp_path: Path) -> None:
+    folder = run(small(lj), tmp_path)
+    silicon = read(folder / "si.extxyz.xz", index=":")
+    alloy = read(folder / "si7ge.extxyz.xz", index=":")
+    assert (len(silicon), len(alloy)) == (8, 2)
+    assert all(
+        str(a.symbols.formula.count()) == "{'Si': 7, 'Ge': 1}"
+        or a.symbols.formula.count() == {"Si": 7, "Ge": 1}
+        for a in alloy
+    )
+    again = read(run(small(lj), tmp_path) / "si.extxyz.xz", index=":")
+    np.testing.assert_array_equal(silicon[3].positions, again[3].positions)
+
+
+def test_a_trajectory_resumed_is_the_trajectory(tmp_path: Path, monkeypatch) -> None:
+    start = small({"engine": "lj"}).starts[0].build(0.0, np.random.default_rng(0))
+    stages = [
+        Stage(name="melt", temperature=600, fs=40, every_fs=10),
+        Stage(name="quench", temperature=(600, 300), fs=40, every_fs=10),
+    ]
+    engine = make_engine({"engine": "stillinger-weber"})
+    whole = read(sample(start, stages, engine, tmp_path / "whole", seed=3), index=":")
+    monkeypatch.setattr("siliforce.generate.sampling.CHECKPOINT_SECONDS", 0.0)
+
+    class Breaks(Exception):
+        pass
+
+    calls = 0
+    original = type(engine).label
+
+    def label(self: Engine, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 57:
+            raise Breaks
+        return original(self, *args)
+
+    monkeypatch.setattr(type(engine), "label", label)
+    with pytest.raises(Breaks):
+        sample(start, stages, engine, tmp_path / "parts", seed=3)
+    with (tmp_path / "parts" / "frames.extxyz").open("a") as file:
+        file.write("8\ntorn")  # as a kill in mid-write leaves it
+    resumed = read(sample(start, stages, engine, tmp_path / "parts", seed=3), index=":")
+    assert len(whole) == len(resumed) == 8
+    for a, b in zip(whole, resumed, strict=True):
+        np.testing.assert_allclose(a.positions, b.positions, atol=2e-8)
+
+
+def test_a_runaway_sampler_says_so(tmp_path: Path) -> None:
+    start = small({"engine": "lj"}).starts[0].build(0.0, np.random.default_rng(0))
+    stages = [Stage(name="melt", temperature=300, fs=400, every_fs=200)]
+    hot = make_engine({"engine": "lj", "settings": {"sigma": 3.0, "epsilon": 5.0}})
+    with pytest.raises(JobFailed, match="ran away|on top"):
+        sample(start, stages, hot, tmp_path, timestep=20.0)
+
+
+def test_wrong_protocols_say_what_is_wrong(tmp_path: Path, lj: dict[str, Any]) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        yaml.safe_dump({"name": "x", "engine": lj, "starts": [{"crystal": "Si", "recipe": "no"}]})
+    )
+    with pytest.raises(ConfigError, match="wants recipe 'no'"):
+        load_protocol(path)
+    path.write_text(yaml.safe_dump({"name": "x", "engine": lj, "starts": [{}]}))
+    with pytest.raises(ConfigError, match="exactly one of crystal"):
+        load_protocol(path)
+    path.write_text(yaml.safe_dump({"name": "x", "engine": "gone.yaml", "starts": []}))
+    with pytest.raises(ConfigError, match=r"no file .*gone\.yaml"):
+        load_protocol(path)
