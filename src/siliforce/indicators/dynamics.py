@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
@@ -15,8 +16,9 @@ from siliforce.graph import neighbor_list
 from siliforce.indicators.base import Metric, Result, model_name, stamp
 from siliforce.potential import Potential
 from siliforce.simulation.calculator import SiliforceCalculator
-from siliforce.simulation.domain import pair_name, temperature_outside
+from siliforce.simulation.domain import outside_range, pair_name, temperature_outside
 from siliforce.simulation.md import MDConfig, MDRun, Progress, run_md
+from siliforce.simulation.neighbors import SkinList
 
 RDF_CUTOFF, RDF_BIN = 6.0, 0.05
 
@@ -55,9 +57,7 @@ def dynamics(
         "steps": run.steps,
         "wall_s": run.wall,
     }
-    note = _range_note(source, run.config.temperature)
-    if note:
-        provenance["outside_training_data"] = note
+    provenance |= _range_notes(source, run)
     name = name or atoms.get_chemical_formula()
     return Result(
         indicator="dynamics",
@@ -73,34 +73,39 @@ def dynamics(
 
 
 def _metrics(run: MDRun) -> list[Metric]:
-    temperature = run.production("temperature")
     distances = np.array(run.log["min_distance"])
-    distances = distances[np.isfinite(distances)]
+    shortest = distances[np.isfinite(distances)].min(initial=np.inf)
     planned = run.config.equilibration + run.config.production
-    why = str(run.failure) if run.failure else "too short"
-    mean = temperature.mean() if len(temperature) else np.nan
-    spread = temperature.std(ddof=1) if len(temperature) > 1 else np.nan
     wall = 1e6 * run.wall / (max(run.steps, 1) * run.n_atoms)
-    drift = run.drift()
     return [
         Metric(name="survived", value=run.survived, unit="ps", better="higher"),
         Metric(name="planned", value=planned, unit="ps"),
-        Metric(name="temperature_mean", value=mean, unit="K", note=_unless(mean, why)),
-        Metric(name="temperature_std", value=spread, unit="K", note=_unless(spread, why)),
-        Metric(
-            name="energy_drift",
-            value=drift,
-            unit="meV/atom/ps",
-            better="lower",
-            note=_unless(drift, why),
-        ),
-        Metric(name="min_distance", value=distances.min(initial=np.inf), unit="Å"),
+        *_averages(run),
+        Metric(name="min_distance", value=shortest, unit="Å"),
         Metric(name="md_speed", value=wall, unit="µs/atom/step", better="lower"),
     ]
 
 
-def _unless(value: float, why: str) -> str:
-    return "" if np.isfinite(value) else why
+def _averages(run: MDRun) -> list[Metric]:
+    """Averages over production; a failed run has none, only the reason."""
+    temperature = run.production("temperature") if run.failure is None else np.zeros(0)
+    enough = len(temperature) > 2
+    values = {
+        "temperature_mean": (temperature.mean() if enough else np.nan, "K"),
+        "temperature_std": (temperature.std(ddof=1) if enough else np.nan, "K"),
+        "energy_drift": (run.drift() if enough else np.nan, "meV/atom/ps"),
+    }
+    why = str(run.failure) if run.failure else "too short"
+    return [
+        Metric(
+            name=name,
+            value=value,
+            unit=unit,
+            better="lower" if name == "energy_drift" else None,
+            note="" if enough else why,
+        )
+        for name, (value, unit) in values.items()
+    ]
 
 
 def _curves(run: MDRun) -> dict[str, Any]:
@@ -128,10 +133,23 @@ def _curves(run: MDRun) -> dict[str, Any]:
     }
 
 
-def _range_note(source: Any, temperature: float) -> str | None:
+def _range_notes(source: Any, run: MDRun) -> dict[str, Any]:
+    """Whether the temperature, or frames of the run, lay far outside the training data."""
     members = getattr(source, "potentials", None)
     potential = source if isinstance(source, Potential) else (members or [None])[0]
-    return None if potential is None else temperature_outside(potential.card, temperature)
+    if potential is None:
+        return {}
+    notes: dict[str, Any] = {}
+    above = temperature_outside(potential.card, run.config.temperature)
+    if above:
+        notes["temperature_outside"] = above
+    skin = SkinList(potential.cutoff, 0.0, torch.device("cpu"))
+    reasons = [outside_range(potential.card, frame, skin.update(frame)) for frame in run.frames]
+    outside = [r for r in reasons if r]
+    notes["frames"], notes["frames_outside"] = len(run.frames), len(outside)
+    if outside:
+        notes["outside_training_data"] = outside[-1]
+    return notes
 
 
 def radial_distribution(

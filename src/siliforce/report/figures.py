@@ -12,11 +12,13 @@ from markupsafe import Markup
 from siliforce.indicators.base import Result
 from siliforce.report.load import Run
 from siliforce.report.numbers import shown
-from siliforce.report.svg import NARROW, Row, Series, chart, data_range, dot_chart
+from siliforce.report.svg import NARROW, Kind, Row, Series, chart, data_range, dot_chart
 from siliforce.units import EV_PER_A3_IN_GPA
 
 MAX_POINTS = 2000
 MAX_ROWS = 14
+FEW_POINTS = 12
+"""A line of so few points shows them."""
 
 Key = tuple[str, int, str]
 
@@ -50,10 +52,10 @@ def learning_curves(runs: Sequence[Run]) -> list[Figure]:
                 y = [r.get(f"{part}_{quantity}", np.nan) for r in run.progress]
                 if np.isfinite(y).any():
                     name = f"{run.name}, {'validation' if part == 'valid' else 'training'}"
-                    series.append(Series(name, x, y, run.style, dashed=part == "train"))
+                    kind: Kind = "both" if len(x) <= FEW_POINTS and part == "valid" else "line"
+                    series.append(Series(name, x, y, run.style, kind, dashed=part == "train"))
         if series:
-            kind = {True: "dash", False: "line"}
-            legend = [(s.name, s.style, kind[s.dashed]) for s in series]
+            legend = [(s.name, s.style, "dash" if s.dashed else "line") for s in series]
             svg = chart(series, x_label, unit, title, log_y=True)
             figures.append(Figure(title, svg, legend))
     return figures
@@ -66,6 +68,7 @@ def parity(run: Run, result: Result, ranges: dict[str, tuple[float, float]]) -> 
         truth, answer = values
         shown_points, remark = _thinned(truth, answer)
         series = Series(run.name, truth[shown_points], answer[shown_points], run.style, "points")
+        limits = _own_range(ranges[name], truth, answer)
         notes = [_error_note(result, kind, metric) for kind in ("mae", "rmse")]
         unit = label.split("(")[-1].rstrip(")")
         svg = chart(
@@ -75,8 +78,8 @@ def parity(run: Run, result: Result, ranges: dict[str, tuple[float, float]]) -> 
             f"{label}: {run.name} against DFT",
             square=True,
             diagonal=True,
-            x_range=ranges[name],
-            y_range=ranges[name],
+            x_range=limits,
+            y_range=limits,
             notes=[n for n in notes if n],
             width=NARROW,
         )
@@ -85,12 +88,26 @@ def parity(run: Run, result: Result, ranges: dict[str, tuple[float, float]]) -> 
 
 
 def parity_ranges(results: Sequence[Result]) -> dict[str, tuple[float, float]]:
-    """One range per quantity for all models, so that their panels can be compared by eye."""
+    """One range per quantity for all models, so that their panels can be compared by eye.
+
+    It spans the DFT values and whatever answers lie within their span on either side of them; a
+    model with wilder answers does not squeeze the others' panels.
+    """
     values: dict[str, list[np.ndarray]] = {}
     for result in results:
-        for name, (_, pair, _) in parity_data(result).items():
-            values.setdefault(name, []).extend(pair)
+        for name, (_, (truth, answer), _) in parity_data(result).items():
+            span = np.ptp(truth) or np.inf
+            sane = (answer > truth.min() - span) & (answer < truth.max() + span)
+            values.setdefault(name, []).extend((truth, answer[sane]))
     return {name: data_range(parts) for name, parts in values.items()}
+
+
+def _own_range(
+    common: tuple[float, float], truth: np.ndarray, answer: np.ndarray
+) -> tuple[float, float]:
+    """The common range, or the model's own if its answers leave that."""
+    inside = common[0] <= answer.min() and answer.max() <= common[1]
+    return common if inside else data_range([truth, answer])
 
 
 def parity_data(result: Result) -> dict[str, tuple[str, tuple[np.ndarray, np.ndarray], str]]:

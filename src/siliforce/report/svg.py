@@ -22,6 +22,9 @@ ASPECT = 0.65
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 44
 
 
+Kind = Literal["line", "points", "both"]
+
+
 @dataclass(frozen=True)
 class Series:
     """One set of points.
@@ -38,7 +41,7 @@ class Series:
     x: Sequence[float] | np.ndarray
     y: Sequence[float] | np.ndarray
     style: int = 0
-    kind: Literal["line", "points", "both"] = "line"
+    kind: Kind = "line"
     dashed: bool = False
 
 

@@ -256,7 +256,9 @@ def _training_time(run: Run) -> list[list[Cell]]:
         return []
     torch_version = record.get("versions", {}).get("torch", "unknown")
     machine = describe_hardware(record.get("hardware", {}) | {"torch": torch_version})
-    work = f"{shown(record.get('epochs'))} epochs of {shown(record.get('n_train'))} frames"
+    epochs = record.get("epochs")
+    plural = "" if epochs == 1 else "s"
+    work = f"{shown(epochs)} epoch{plural} of {shown(record.get('n_train'))} frames"
     time = Cell(duration(record["wall_s"]), record["wall_s"])
     return [[Cell("training"), time, Cell(work), Cell(machine)]]
 

@@ -25,6 +25,8 @@ MIN_ATOMS, MIN_FRAMES = 20, 3
 """With fewer test atoms or frames than these nothing is said about an element or a category."""
 WIDE_GAP = 1.5
 """An OOD set whose force error exceeds the test set's by this factor is out of reach."""
+UNDERFITTED = 1.15
+"""Test error over training error below which more data cannot help much."""
 STILL_FALLING = 0.05
 """Fall of the validation error over the last fifth of the training that asks for more training."""
 BAD_BULK_MODULUS = 10.0
@@ -143,7 +145,7 @@ def _accuracy(run: Run) -> str:
 
 def _dynamics_held(run: Run) -> str:
     runs = run.of("dynamics")
-    held = [r for r in runs if not r.failure]
+    held = [r for r in runs if not r.failure and not r.provenance.get("frames_outside")]
     if not held or len(held) < len(runs):
         return ""
     longest = max(held, key=lambda r: r.value("survived") or 0.0)
@@ -165,6 +167,9 @@ def _failed(run: Run) -> list[str]:
     for result in run.of("dynamics"):
         if result.failure:
             found.append(f"dynamics of {result.dataset} ({result.failure})")
+        elif result.provenance.get("frames_outside"):
+            why = "; ".join(result.provenance.get("outside_training_data", []))
+            found.append(f"dynamics of {result.dataset} (it left the range of the data: {why})")
     for result in run.of("eos"):
         wrong = result.value("B0_error")
         if wrong is not None and abs(wrong) > BAD_BULK_MODULUS:
@@ -261,6 +266,9 @@ def _label_next(run: Run) -> str:
     result = run.held_out
     if result is None:
         return "Before labelling more, measure the errors on held-out frames."
+    underfitted = _underfitted(run, result)
+    if underfitted:
+        return underfitted
     outside = [(r, ratio) for r in run.ood if (ratio := _ratio(r, run.errors("test")))]
     far = max(outside, key=lambda pair: pair[1], default=None)
     if far is not None and far[1] > WIDE_GAP:
@@ -288,6 +296,18 @@ def _label_next(run: Run) -> str:
     return (
         "No category stands out, so label where the potential is to be used next: other densities, "
         f"higher temperatures, or structures that the data lack.{advice}"
+    )
+
+
+def _underfitted(run: Run, held_out: Result) -> str:
+    """Advice for a model that is not even good on its training frames."""
+    train = run.errors("train")
+    ratio = _ratio(held_out, train)
+    if train is None or ratio is None or ratio > UNDERFITTED or grade_of(run) == "good":
+        return ""
+    return (
+        "Train longer, or a larger model, before labelling more: the force error on the training "
+        f"frames ({shown(train.value('forces_rmse'))} meV/Å) is nearly that on new frames."
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from siliforce.errors import DataError
 from siliforce.indicators.base import Result
 from siliforce.report import write_report
+from siliforce.report.figures import parity, parity_ranges
 from siliforce.report.load import load_runs
 from siliforce.report.numbers import shown
 from siliforce.report.page import missing
@@ -104,6 +105,17 @@ def test_charts_hold_what_was_measured(page, finished):
     assert len(drawn) == len(truth)
     back = sorted(low + (x - start) / length * (high - low) for x in drawn)
     assert back == pytest.approx(truth, abs=(high - low) / length * 0.06)
+
+
+def test_wild_answers_do_not_squeeze_the_panels_of_other_models(finished):
+    sane, wild = (Result.load(run / "results" / "errors-test.json") for run in finished)
+    wild.arrays["forces"] = wild.arrays["forces"] * 50
+    together, alone = parity_ranges([sane, wild])["forces"], parity_ranges([sane])["forces"]
+    assert together[1] - together[0] < 3.2 * (alone[1] - alone[0])
+    run = load_runs(finished)[1]
+    svg = parity(run, wild, parity_ranges([sane, wild]))[1].svg
+    high = float(re.search(r'data-x="(\S+) (\S+)', svg).group(2))
+    assert high > wild.arrays["forces"].max()
 
 
 def test_one_run_goes_into_its_folder(finished, tmp_path):

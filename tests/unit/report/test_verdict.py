@@ -140,6 +140,30 @@ def test_dynamics_that_held_is_counted_only_if_all_did():
     assert "1.5 ps of dynamics at 600 K ran to the end" in judge(run(errors(), held)).use
 
 
+def test_dynamics_that_left_the_data_does_not_count_as_held():
+    left = Result(
+        indicator="dynamics",
+        model="mace",
+        dataset="Si64",
+        metrics=[Metric(name="survived", value=1.5, unit="ps")],
+        provenance={
+            "config": {"temperature": 600.0},
+            "frames_outside": 3,
+            "outside_training_data": ["Si-Si at 1.80 Å, the training data begin at 2.20 Å"],
+        },
+    )
+    found = judge(run(errors(), left))
+    assert "it left the range of the data: Si-Si at 1.80 Å" in found.avoid
+    assert "ran to the end" not in found.use
+
+
+def test_model_that_has_not_learnt_its_training_frames_needs_training_not_data():
+    poor = errors(relative=50.0, forces=500.0)
+    assert "Train longer" in judge(run(poor, errors("train", forces=480.0))).label
+    assert "Train longer" not in judge(run(poor, errors("train", forces=100.0))).label
+    assert "Train longer" not in judge(run(errors(), errors("train"))).label
+
+
 def test_wide_gap_to_an_ood_set():
     found = judge(run(errors(), errors("ood:melt", forces=120.0), errors("ood:near", forces=50.0)))
     assert "structures like melt (force error 3.0 times larger)" in found.avoid

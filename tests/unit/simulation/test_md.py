@@ -16,7 +16,9 @@ from pydantic import ValidationError
 
 from siliforce.errors import ConfigError, DataError
 from siliforce.indicators.dynamics import dynamics, radial_distribution
+from siliforce.potential import Card
 from siliforce.simulation.calculator import SiliforceCalculator
+from siliforce.simulation.domain import OutsideRangeWarning
 from siliforce.simulation.md import MDConfig, run_md, temperature_of
 from siliforce.simulation.relax import relax
 from tests.toys import DirectMorse, toy_potential
@@ -208,6 +210,20 @@ def test_result_of_a_run_and_of_a_failed_one(tmp_path):
     assert "after" in bad.failure
     assert bad.value("temperature_mean") is None
     assert bad.metric("temperature_mean").note == bad.failure
+
+
+def test_frames_outside_the_training_data_are_counted():
+    config = MDConfig(equilibration=0.02, production=0.04)
+    wide = Card(atoms_per_volume=(0.07, 0.1), min_distance={"Cu-Cu": 1.5}, temperature=(100, 300))
+    inside = dynamics(toy_potential(card=wide), lattice(), config).provenance
+    assert (inside["frames"], inside["frames_outside"]) == (3, 0)
+    assert "temperature_outside" not in inside
+    narrow = Card(min_distance={"Cu-Cu": 3.5}, temperature=(100, 200))
+    with pytest.warns(OutsideRangeWarning):
+        outside = dynamics(toy_potential(card=narrow), lattice(), config).provenance
+    assert outside["frames_outside"] == 3
+    assert "Cu-Cu at" in outside["outside_training_data"][0]
+    assert "reach 200 K" in outside["temperature_outside"]
 
 
 def test_ideal_gas_has_g_of_one():

@@ -50,7 +50,7 @@ def test_best_is_the_average_on_the_validation_set(tmp_path):
     """Reloaded, the best file gives the validation error that its row claims."""
     trainer = make_trainer(tmp_path, epochs=2)
     trainer.fit()
-    valid = trainer.valid_loader
+    valid = trainer.validator.loader
     potential = Potential.load(tmp_path / "best.safetensors")
     batch = valid.batch(np.arange(4))
     error = (potential(batch.graph).forces - batch.targets.forces).abs().mean()
@@ -270,6 +270,27 @@ def test_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch):
     assert checkpoint.load(tmp_path)[0].header["state"]["stop_reason"] == "all epochs done"
 
 
+def test_full_disk_while_the_best_is_written(tmp_path, monkeypatch):
+    """The old best stays, and is replaced at the next validation although that is no better."""
+    heard = Heard()
+    trainer = make_trainer(tmp_path, epochs=3, console=heard)
+    losses = iter([3.0, 1.0, 2.0])
+    evaluate, save, calls = trainer.evaluate, Potential.save, []
+    trainer.evaluate = lambda: (next(losses), evaluate()[1])
+
+    def full_once(self, path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(self, path)
+
+    monkeypatch.setattr(Potential, "save", full_once)
+    state = trainer.fit()
+    assert "cannot write best.safetensors" in heard
+    assert (state.best_epoch, state.best_loss) == (3, 2.0)
+    assert Potential.load(tmp_path).card.errors["valid_loss"] == 2.0
+
+
 def test_full_disk_at_the_end_is_an_error(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, epochs=1, checkpoint_every=1e9)
 
@@ -277,7 +298,9 @@ def test_full_disk_at_the_end_is_an_error(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save", save)
-    with pytest.raises(TrainingError, match="final checkpoint cannot be written"):
+    with pytest.raises(
+        TrainingError, match="cannot write a checkpoint; the one before stays at the end"
+    ):
         trainer.fit()
 
 
