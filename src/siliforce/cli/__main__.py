@@ -1,0 +1,3 @@
+from siliforce.cli import main
+
+main()

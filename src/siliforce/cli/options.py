@@ -1,0 +1,33 @@
+"""Options that several verbs share, and how answers are shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Source = Annotated[Path, typer.Argument(help="File (compressed too), store or DeePMD folder.")]
+Sources = Annotated[list[Path], typer.Argument(help="Files (compressed too), stores, folders.")]
+Run = Annotated[Path, typer.Argument(help="Run folder or model file.")]
+Structure = Annotated[Path, typer.Argument(help="POSCAR, CIF, extended XYZ ...")]
+Repeat = Annotated[int, typer.Option(min=1, help="Supercell: so often along each vector.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Set = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.lr=1e-3."),
+]
+
+
+def show(renderable: Any) -> None:
+    """For people."""
+    from rich.console import Console
+
+    Console().print(renderable)
+
+
+def show_json(content: Any) -> None:
+    """For scripts."""
+    typer.echo(json.dumps(content, indent=1))
