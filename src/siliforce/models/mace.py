@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from siliforce.graph import Graph, Topology
@@ -64,6 +64,15 @@ class MACEConfig(ModelConfig):
     envelope: int = Field(5, gt=1, description="order p of the polynomial cutoff")
     radial_hidden: tuple[int, ...] = Field((64, 64, 64), description="widths of radial networks")
     readout_hidden: int = Field(16, gt=0, description="width of the last readout")
+
+    @model_validator(mode="after")
+    def _degrees(self) -> MACEConfig:
+        if self.hidden_l_max > self.l_max:
+            raise ValueError(
+                f"hidden_l_max is {self.hidden_l_max}, more than l_max = {self.l_max}; features "
+                "are made from the harmonics' degrees and cannot exceed them"
+            )
+        return self
 
 
 class MACE(Model):
