@@ -103,8 +103,7 @@ def test_the_resolved_configuration_repeats_the_run(xyz):
 
 def test_everything_by_default(xyz, tmp_path, monkeypatch):
     """`train(file)`: model, preset, split and folder are chosen; shortened here."""
-    monkeypatch.setattr("siliforce.training.settings.DEFAULT_EPOCHS", 1)
-    monkeypatch.setattr("siliforce.training.trainer.DEFAULT_EPOCHS", 1)
+    monkeypatch.setattr("siliforce.training.state.DEFAULT_EPOCHS", 1)
     result = train(xyz, quiet=True)
     assert result.run_dir.name == "si-mace"
     header = read_header(result.best_path)

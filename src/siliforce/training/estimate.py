@@ -56,7 +56,9 @@ class Estimate:
 
 
 def estimate(trainer: Trainer, measure_memory: bool = True) -> Estimate:
-    """Time real steps, without changing any weight, and set the edge budget by memory.
+    """Time real steps, without changing any weight.
+
+    Sets the edge budget by the memory there is, and the time to keep for the last validation.
 
     Raises:
         TrainingError: the largest frame does not fit.
@@ -80,6 +82,8 @@ def estimate(trainer: Trainer, measure_memory: bool = True) -> Estimate:
     step_s = statistics.median(rates or [0.0]) * float(sampler.cost.sum()) / len(sampler)
     step_s = float(world.share(step_s)) / world.size
     valid_s = float(world.share(_trial_validation(trainer)))
+    if trainer.state.valid_s == 0:
+        trainer.state.valid_s = valid_s
     return _total(trainer, step_s, valid_s, peak)
 
 
@@ -87,7 +91,7 @@ def _total(trainer: Trainer, step_s: float, valid_s: float, peak: int) -> Estima
     config, per_epoch = trainer.config, len(trainer.sampler)
     total, n_steps = config.max_time or 0.0, None
     if config.max_time is None or config.epochs is not None:
-        epochs = trainer.max_epochs
+        epochs = trainer.budget.max_epochs
         n_steps = epochs * per_epoch
         full = n_steps * step_s + epochs / config.validate_every * valid_s
         if total and full > total:
@@ -117,10 +121,10 @@ def _trial(trainer: Trainer, frames: np.ndarray) -> tuple[int, float]:
 
 def _trial_validation(trainer: Trainer) -> float:
     """Time of a whole validation, from one portion of it."""
-    everything = np.arange(len(trainer.valid_cost))
-    frames = within_budget(everything, trainer.valid_cost, trainer.sampler.max_edges)[0]
+    everything = np.arange(len(trainer.validator.cost))
+    frames = within_budget(everything, trainer.validator.cost, trainer.sampler.max_edges)[0]
     frames = frames[: trainer.sampler.batch_size]
-    batch = trainer.valid_loader.batch(frames).to(trainer.device)
+    batch = trainer.validator.loader.batch(frames).to(trainer.device)
     with torch.no_grad():
         trainer.predict(batch.graph, create_graph=False)
         _wait(trainer.device)
@@ -128,7 +132,7 @@ def _trial_validation(trainer: Trainer) -> float:
         trainer.predict(batch.graph, create_graph=False)
         _wait(trainer.device)
     seconds = time.monotonic() - started
-    share = trainer.valid_cost.sum() / trainer.valid_cost[frames].sum()
+    share = trainer.validator.cost.sum() / trainer.validator.cost[frames].sum()
     return seconds * float(share) / trainer.world.size
 
 

@@ -17,7 +17,7 @@ from siliforce.training.options import parse
 from siliforce.training.runlog import read_metrics
 from siliforce.training.session import Restart, Session
 from siliforce.training.settings import TrainConfig
-from siliforce.training.trainer import INTERRUPTED
+from siliforce.training.state import INTERRUPTED
 
 ENSEMBLE = "ensemble.json"
 

@@ -33,7 +33,8 @@ from siliforce.training.inputs import NOT_STATED, TrainingData
 from siliforce.training.normalise import given_energies, normalisation
 from siliforce.training.sampler import within_budget
 from siliforce.training.settings import HOW_ONLY, TrainConfig, default_batch_size, resolve
-from siliforce.training.trainer import INTERRUPTED, State, Trainer
+from siliforce.training.state import INTERRUPTED, State
+from siliforce.training.trainer import Trainer
 
 Restart = Literal["never", "auto"]
 CONSTANTS_FRAMES = 1000
@@ -246,7 +247,7 @@ class Session:
         if plan.config.compile:
             trainer.compile()
         cost = estimate(trainer, plan.config.max_edges is None and trainer.state.step == 0)
-        self.console.say("estimated: " + cost.sentence(trainer.max_epochs))
+        self.console.say("estimated: " + cost.sentence(trainer.budget.max_epochs))
         if not self.world.is_main:
             return
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -272,7 +273,7 @@ class Session:
             + (
                 f"continue with --restart auto --out {run_dir}"
                 if state.stop_reason == INTERRUPTED
-                else f"best: epoch {state.best_epoch}, in {run_dir}/best.safetensors"
+                else f"best: epoch {state.best_epoch:g}, in {run_dir}/best.safetensors"
             )
         )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +21,18 @@ from siliforce.training.checkpoint import Snapshot
 from siliforce.training.compiled import Predict, compiled
 from siliforce.training.console import Console
 from siliforce.training.distributed import World
-from siliforce.training.loader import Loader, StepData, prefetch
-from siliforce.training.loss import Loss, label_counts, residuals
+from siliforce.training.loader import Loader, StepData
+from siliforce.training.loss import Loss, residuals
 from siliforce.training.memory import is_out_of_memory, release
 from siliforce.training.metrics import N_SUMS, error_summary, error_sums
 from siliforce.training.optimiser import Optimiser
 from siliforce.training.runlog import MetricsLog
-from siliforce.training.sampler import EdgeBudgetSampler, by_rank, within_budget
+from siliforce.training.sampler import EdgeBudgetSampler
 from siliforce.training.schedule import learning_rate_factor
-from siliforce.training.settings import DEFAULT_EPOCHS, TrainConfig
+from siliforce.training.settings import TrainConfig
 from siliforce.training.signals import StopRequest
+from siliforce.training.state import INTERRUPTED, TIME_IS_OVER, Budget, Diverged, State
+from siliforce.training.validation import Validator
 
 if TYPE_CHECKING:
     from siliforce.data import Dataset
@@ -38,51 +40,8 @@ if TYPE_CHECKING:
 LOOK_EVERY = 1.0
 """Seconds between two looks at the running loss: each waits for the device."""
 
-INTERRUPTED = "interrupted"
-"""Reason of a stop that a restart continues from."""
-
 SHRINK = 0.7
 """Factor on the edge budget when memory runs out."""
-
-
-@dataclass
-class State:
-    """Where a training stands; goes into the checkpoint as JSON.
-
-    Attributes:
-        epoch, step_in_epoch, step: finished ones.
-        elapsed: wall-clock time of training and validation so far, s.
-        best_loss, best_epoch: lowest validation loss.
-        stale: validations since then.
-        plateau: the same, since the plateau schedule last acted.
-        lr_factor: product of reductions by plateaus and divergences.
-        divergences: how often the loss diverged.
-        max_edges: edge budget.
-        metrics_bytes: length of metrics.jsonl.
-        valid_s: duration of the last validation, s.
-        n_train_steps: steps in the running sums.
-        stop_reason: empty while running.
-    """
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    elapsed: float = 0.0
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    stale: int = 0
-    plateau: int = 0
-    lr_factor: float = 1.0
-    divergences: int = 0
-    max_edges: int = 0
-    metrics_bytes: int = 0
-    valid_s: float = 0.0
-    n_train_steps: int = 0
-    stop_reason: str = ""
-
-
-class Diverged(Exception):
-    """The loss is not finite or far above its best."""
 
 
 class Trainer:
@@ -131,13 +90,18 @@ class Trainer:
         self.loss = Loss(config.loss, float(potential.scale))
         self.device = potential.device
         self.loader = Loader(train, potential, config.loss.pool)
-        self.valid_loader = Loader(valid, potential, config.loss.pool)
         cutoff = potential.cutoff
         self.sampler = EdgeBudgetSampler(
             train.edge_counts(cutoff), train.n_atoms, batch_size, max_edges, config.seed,
             self.world.rank, self.world.size,
         )  # fmt: skip
-        self.valid_cost = valid.edge_counts(cutoff) + valid.n_atoms
+        self.validator = Validator(
+            Loader(valid, potential, config.loss.pool),
+            valid.edge_counts(cutoff) + valid.n_atoms,
+            self.loss,
+            self.world,
+        )
+        self.budget = Budget(config, len(self.sampler))
         self.world.copy_from_main(potential.state_dict().values())
         self.optimiser = Optimiser(potential, config)
         self.log = MetricsLog(self.run_dir, config.tensorboard, active=self.world.is_main)
@@ -180,15 +144,15 @@ class Trainer:
         with closing(self.loader.epoch(self.sampler, state.epoch, state.step_in_epoch)) as steps:
             for data in steps:
                 counts, interrupted = self._agree(data, stop)
-                if interrupted or self._time_is_over():
-                    return self._leave(INTERRUPTED if interrupted else "time limit")
+                if interrupted or self.budget.time_is_over(state):
+                    return self._leave(INTERRUPTED if interrupted else TIME_IS_OVER)
                 self._step(data, counts)
                 state.step += 1
                 state.step_in_epoch += 1
                 self._look()
         state.epoch += 1
         state.step_in_epoch = 0
-        over = state.epoch >= self.max_epochs
+        over = state.epoch >= self.budget.max_epochs
         if over or state.epoch % self.config.validate_every == 0:
             self._validate()
         if over and not state.stop_reason:
@@ -199,7 +163,7 @@ class Trainer:
 
     def _leave(self, reason: str) -> None:
         """Stop in the middle of an epoch: for good when time is over, else to be continued."""
-        if reason == "time limit":
+        if reason == TIME_IS_OVER:
             if self.state.n_train_steps:
                 self._validate()
             self.state.stop_reason = reason
@@ -216,23 +180,9 @@ class Trainer:
         return counts, stopped > 0
 
     @property
-    def max_epochs(self) -> int:
-        if self.config.epochs is None:
-            return DEFAULT_EPOCHS if self.config.max_time is None else 2**62
-        return self.config.epochs
-
-    @property
     def fraction(self) -> float:
-        """Part of the budget that is used: of the epochs or of the time, whichever is more."""
-        by_steps = self.state.step / (self.max_epochs * len(self.sampler))
-        if self.config.max_time is None:
-            return by_steps
-        available = max(self.config.max_time - self.state.valid_s, 1e-9)
-        return min(max(by_steps, self.state.elapsed / available), 1.0)
-
-    def _time_is_over(self) -> bool:
-        limit = self.config.max_time
-        return limit is not None and self.state.elapsed + self.state.valid_s >= limit
+        """Part of the budget that is used."""
+        return self.budget.fraction(self.state)
 
     # -- one step -----------------------------------------------------------------------------
 
@@ -302,8 +252,8 @@ class Trainer:
         factor = learning_rate_factor(self.config.schedule, fraction)
         return self.config.lr * factor * self.state.lr_factor
 
-    def shrink(self, tried: int) -> None:
-        """Lower the edge budget after memory ran out; the same on all processes.
+    def shrink(self, tried: int) -> int:
+        """Lower the edge budget after memory ran out.
 
         Args:
             tried: edges and atoms of the portion that was too large.
@@ -321,6 +271,7 @@ class Trainer:
             "batches and results stay the same"
         )
         self.set_max_edges(budget)
+        return budget
 
     def set_max_edges(self, budget: int) -> None:
         """Change the edge budget; steps already prepared are cut again."""
@@ -356,7 +307,7 @@ class Trainer:
             raise TrainingError(
                 f"training diverged {divergences} times (last at {at}: {reason}); the best "
                 "potential so far is kept. Lower train.lr, check the labels (data doctor), or "
-                "raise train.warmup"
+                "raise train.schedule.warmup"
             )
         assert self.good is not None
         max_edges, elapsed = self.state.max_edges, self.state.elapsed
@@ -377,14 +328,18 @@ class Trainer:
         self._pooled_sums()
         if not self.world.is_main:
             return
-        try:
+        with self._tolerated("write a checkpoint; the one before stays"):
             checkpoint.save(self.run_dir, self.snapshot())
+
+    @contextmanager
+    def _tolerated(self, what: str) -> Iterator[None]:
+        """A full disk is said; it ends the training only at its end, where nothing comes after."""
+        try:
+            yield
         except OSError as error:
             if self.state.stop_reason:
-                raise TrainingError(f"the final checkpoint cannot be written: {error}") from error
-            self.console.say(
-                f"cannot write a checkpoint ({error}); the one before stays, training goes on"
-            )
+                raise TrainingError(f"cannot {what} at the end: {error}") from error
+            self.console.say(f"cannot {what} ({error}); training goes on and tries again")
 
     def snapshot(self) -> Snapshot:
         """Everything that `restore` needs, as references to the live tensors."""
@@ -434,16 +389,12 @@ class Trainer:
         train_sums = self._pooled_sums()
         with self.optimiser.averaged_weights():
             valid_loss, valid_sums = self.evaluate()
-            best = valid_loss < state.best_loss
-            if not math.isfinite(valid_loss) or valid_loss > self.config.divergence * max(
-                state.best_loss, 1e-12
-            ):
+            if not valid_loss < self.config.divergence * max(state.best_loss, 1e-12):
                 raise Diverged(f"validation loss {valid_loss:.3g}, best was {state.best_loss:.3g}")
             state.valid_s = self.world.share(time.monotonic() - started)
             state.elapsed = self.world.share(time.monotonic() - self.clock)
-            epochs = state.epoch + state.step_in_epoch / len(self.sampler)
             row = {
-                "epoch": round(epochs, 3),
+                "epoch": self.budget.epochs_done(state),
                 "step": state.step,
                 "time_s": round(state.elapsed, 2),
                 "lr": self.learning_rate(self.fraction),
@@ -453,70 +404,36 @@ class Trainer:
                 **error_summary(valid_sums, "valid"),
                 "grad_norm": train_sums[-1].item() / state.n_train_steps,
             }
-            if best:
-                state.best_loss, state.best_epoch = valid_loss, state.epoch
-                self._keep_best(row)
-        state.stale = 0 if best else state.stale + 1
-        self._react(best)
-        self.log.write(row)
+            best = valid_loss < state.best_loss and self._keep_best(row)
+        self._react(best, row)
         self.sums.zero_()
         state.n_train_steps = 0
+        with self._tolerated("write metrics.jsonl"):
+            self.log.write(row)
         self.good = self.snapshot().clone()
         self.console.row(row, self.fraction, best)
 
-    @torch.no_grad()
     def evaluate(self) -> tuple[float, Tensor]:
-        """Loss with the weights of the training's end, and error sums, on all validation frames.
+        """Loss and error sums on the validation set."""
+        budget = self.sampler.max_edges
+        return self.validator.evaluate(self.predict, self.device, budget, self.shrink)
 
-        The last weights throughout: otherwise the best of two phases could not be compared.
-        """
-        terms, sums = self._validation_sums()
-        self.world.add(sums)
-        self.world.add(terms)
-        penalties, counts = terms.view(2, 3).tolist()
-        weights = self.config.loss.weights(1.0)
-        loss = sum(w * p / c for w, p, c in zip(weights, penalties, counts, strict=True) if c)
-        return loss, sums
-
-    def _validation_sums(self) -> tuple[Tensor, Tensor]:
-        while True:
-            terms = torch.zeros(6, dtype=torch.float64, device=self.device)
-            sums = torch.zeros(N_SUMS, dtype=torch.float64, device=self.device)
-            try:
-                for batch, counts in self._validation_batches():
-                    batch = batch.to(self.device)
-                    prediction = self.predict(batch.graph, create_graph=False)
-                    residual = residuals(prediction, batch)
-                    terms[:3] += self.loss.sums(residual, batch)
-                    terms[3:] += counts.to(self.device)
-                    sums += error_sums(residual, batch)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.shrink(self.sampler.max_edges)
-                continue
-            return terms, sums
-
-    def _validation_batches(self) -> Iterator[tuple[Any, Tensor]]:
-        frames = np.arange(len(self.valid_cost))
-        mine = by_rank(frames, self.valid_cost, self.world.size)[self.world.rank]
-        loader, pool = self.valid_loader, self.config.loss.pool
-        for portion in prefetch(
-            iter(
-                loader.batch(p)
-                for p in within_budget(mine, self.valid_cost, self.sampler.max_edges)
-            )
-        ):
-            yield portion, label_counts(portion, pool)
-
-    def _keep_best(self, row: dict[str, float]) -> None:
+    def _keep_best(self, row: dict[str, float]) -> bool:
+        """Write the potential; the next validation tries again if that fails."""
+        written = False
         if self.world.is_main:
             self.potential.card.errors = {k: v for k, v in row.items() if k != "time_s"}
-            self.potential.save(self.run_dir / "best.safetensors")
+            with self._tolerated("write best.safetensors"):
+                self.potential.save(self.run_dir / "best.safetensors")
+                written = True
+        return self.world.share(written)
 
-    def _react(self, best: bool) -> None:
-        """Plateau schedule and early stopping."""
+    def _react(self, best: bool, row: dict[str, float]) -> None:
+        """Remember the best; plateau schedule and early stopping."""
         state, schedule = self.state, self.config.schedule
+        if best:
+            state.best_loss, state.best_epoch = row["valid_loss"], row["epoch"]
+        state.stale = 0 if best else state.stale + 1
         state.plateau = 0 if best else state.plateau + 1
         if schedule.kind == "plateau" and state.plateau >= schedule.patience:
             state.lr_factor = max(state.lr_factor * schedule.factor, schedule.final)
