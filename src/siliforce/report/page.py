@@ -101,7 +101,12 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
         "breakdowns": figures.breakdowns(runs, lambda run: run.held_out),
         "gaps": tables.gaps(runs),
         "eos": [
-            (figures.equation_of_state(name, entries), tables.bulk(entries), _failures(entries))
+            (
+                figures.equation_of_state(name, entries),
+                tables.bulk(entries),
+                tables.bulk_remarks(entries),
+                _failures(entries),
+            )
             for name, entries in _by_split(runs, "eos").items()
         ],
         "dynamics": [

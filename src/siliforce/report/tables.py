@@ -37,6 +37,8 @@ class Table:
         self.sortable = len(self.rows) > 1
 
 
+ROUGH_FIT = 1.0
+"""Residual of a fit, meV/atom, beyond which energy against volume is not smooth."""
 SETS = ("train", "valid", "test")
 
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -211,6 +213,25 @@ def bulk(entries: Sequence[tuple[Run, Result]]) -> Table:
     return Table(columns, rows)
 
 
+def bulk_remarks(entries: Sequence[tuple[Run, Result]]) -> list[str]:
+    """What keeps a fitted equation of state from being taken at its word."""
+    found = []
+    for run, result in entries:
+        scatter = result.value("fit_residual")
+        if scatter is not None and scatter > ROUGH_FIT:
+            found.append(
+                f"{run.name}: the energies scatter by {shown(scatter, 2)} meV/atom around the fit, "
+                "so its B0 is rough."
+            )
+        volume, card = result.value("V0_per_atom"), run.card
+        if volume is None or card is None or card.atoms_per_volume is None:
+            continue
+        low, high = card.atoms_per_volume
+        if not low <= 1 / volume <= high:
+            found.append(f"{run.name}: its V0 lies outside the volumes of the training data.")
+    return found
+
+
 def dynamics(entries: Sequence[tuple[Run, Result]]) -> Table:
     """What happened in the runs of one structure."""
     columns = [
@@ -233,9 +254,9 @@ def dynamics(entries: Sequence[tuple[Run, Result]]) -> Table:
     ]
     config = entries[0][1].provenance.get("config", {})
     caption = (
-        f"Averages over {shown(config.get('production'))} ps of production after "
-        f"{shown(config.get('equilibration'))} ps of equilibration, steps of "
-        f"{shown(config.get('timestep'))} fs; temperatures over 3N−3 degrees of freedom."
+        f"Averages over {config.get('production', 0):g} ps of production after "
+        f"{config.get('equilibration', 0):g} ps of equilibration, steps of "
+        f"{config.get('timestep', 0):g} fs; temperatures over 3N−3 degrees of freedom."
     )
     return Table(columns, rows, caption)
 

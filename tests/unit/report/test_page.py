@@ -199,6 +199,18 @@ def test_failed_dynamics_is_shown_as_failed(finished, tmp_path):
     assert "ran to the end" not in text
 
 
+def test_rough_and_far_equations_of_state_are_remarked(finished, tmp_path):
+    run = copied(finished[0], tmp_path)
+    result = Result.load(run / "results" / "eos-Cu_fcc.json")
+    assert "scatter by" not in Outline(write_report(run).read_text()).text
+    result.metric("fit_residual").value = 4.2
+    result.metric("V0_per_atom").value = 19.0
+    result.save(run / "results")
+    text = Outline(write_report(run).read_text()).text
+    assert "the energies scatter by 4.2 meV/atom around the fit" in text
+    assert "its V0 lies outside the volumes of the training data" in text
+
+
 def test_two_runs_of_one_model_keep_apart(finished, tmp_path):
     other = Path(shutil.copytree(finished[0], tmp_path / "second"))
     runs = load_runs([finished[0], other])
