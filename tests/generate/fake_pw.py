@@ -35,9 +35,8 @@ cell = [
 bohr = 0.529177210903
 kinds = list(dict.fromkeys(s for s, _ in positions))
 a = cell[0][0] / bohr
-print(
-    f"     bravais-lattice index     =            0\n     lattice parameter (alat)  =  {a:.4f}  a.u."
-)
+print("     bravais-lattice index     =            0")
+print(f"     lattice parameter (alat)  =  {a:.4f}  a.u.")
 print(f"     number of atoms/cell      = {n:12d}")
 print(f"     number of atomic types    = {len(kinds):12d}")
 print(f"     celldm(1)= {a:11.6f}  celldm(2)=   0.000000  celldm(3)=   0.000000")

@@ -145,7 +145,7 @@ def test_a_runaway_sampler_says_so(tmp_path: Path) -> None:
     start = small({"engine": "lj"}).starts[0].build(0.0, np.random.default_rng(0))
     stages = [Stage(name="melt", temperature=300, fs=400, every_fs=200)]
     hot = make_engine({"engine": "lj", "settings": {"sigma": 3.0, "epsilon": 5.0}})
-    with pytest.raises(JobFailed, match="ran away|on top"):
+    with pytest.raises(JobFailed, match=r"ran away|on top"):
         sample(start, stages, hot, tmp_path, timestep=20.0)
 
 

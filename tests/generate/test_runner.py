@@ -199,7 +199,7 @@ def test_full_disk_keeps_what_is_finished(
         return write_atomic(path, content)
 
     monkeypatch.setattr(jobs_module, "write_atomic", full)
-    with pytest.raises(DiskFullError, match="disk .* is full"):
+    with pytest.raises(DiskFullError, match=r"disk .* is full"):
         run(root)
     assert Run(root).progress().done == 1
     assert Run(root).progress().failed == 0
