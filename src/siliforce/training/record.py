@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 import yaml
 
-from siliforce import __version__
 from siliforce.files import write_atomic
 
 CONFIG, RUN, SPLIT = "config.yaml", "run.json", "split.json"
@@ -27,7 +27,7 @@ def now() -> str:
 def versions() -> dict[str, str]:
     """Of what computes."""
     return {
-        "siliforce": __version__,
+        "siliforce": version("siliforce"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
