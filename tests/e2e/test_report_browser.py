@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from siliforce.models import MODELS
 from siliforce.report import write_report
 from tests.run_folders import make_run
-from tests.toys import TOYS
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -97,8 +95,6 @@ def run_browser(folder: Path, page: Path, *options: str) -> subprocess.Completed
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report that compares two runs."""
     browser()
-    for name, target in TOYS.items():
-        MODELS.setdefault(name, target)
     root = tmp_path_factory.mktemp("report")
     runs = [make_run(root / "close", frames=12), make_run(root / "far", 0.6, "other", frames=12)]
     return write_report(runs, root / "report.html")

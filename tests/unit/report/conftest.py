@@ -4,15 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from siliforce.models import MODELS
 from tests.run_folders import make_run
-from tests.toys import TOYS
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two complete run folders that tests only read."""
-    for name, target in TOYS.items():
-        MODELS.setdefault(name, target)
     root = tmp_path_factory.mktemp("runs")
     return [make_run(root / "close", depth=0.36), make_run(root / "far", depth=0.6, model="other")]
