@@ -34,6 +34,8 @@ from siliforce.progress import track
 OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 READ_ERRORS = (
     ase.io.formats.UnknownFileTypeError,
+    ase.io.ParseError,
+    SyntaxError,  # of XML
     XYZError,
     lzma.LZMAError,
     OSError,

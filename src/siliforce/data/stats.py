@@ -12,6 +12,9 @@ from ase.data import chemical_symbols
 from siliforce.data.dataset import Dataset
 from siliforce.errors import DataError
 
+VACUUM = 6.0
+"""Distance to its own image from which on an atom counts as isolated, Å."""
+
 
 @dataclass(frozen=True)
 class ReferenceEnergies:
@@ -142,7 +145,7 @@ def reference_energies(
     rank = int(np.linalg.matrix_rank(matrix)) if known.any() else 0
     isolated = {
         int(z): float(energies[i])
-        for i in np.flatnonzero(known & (dataset.n_atoms == 1))
+        for i in np.flatnonzero(known & (dataset.n_atoms == 1) & _alone(dataset.records))
         for z in [elements[int(counts[i].argmax())]]
     }
     if given is not None:
@@ -169,6 +172,15 @@ def reference_energies(
         residual=float(np.sqrt(np.mean(rest**2))),
         undetermined=_null_space(matrix, elements) if known.any() else [],
     )
+
+
+def _alone(records: np.ndarray) -> np.ndarray:
+    """Frames without periodic images nearer than `VACUUM`, (n_frames,): one atom may be a crystal."""
+    steps = np.array([s for s in np.ndindex(3, 3, 3) if s != (1, 1, 1)]) - 1
+    images = np.einsum("sa,fax->fsx", steps, records["cell"] * records["pbc"][:, :, None])
+    distance = np.linalg.norm(images, axis=2)
+    distance[distance == 0] = np.inf  # no period in this direction
+    return distance.min(axis=1) > VACUUM
 
 
 def _null_space(matrix: np.ndarray, elements: tuple[int, ...]) -> list[dict[str, float]]:
