@@ -88,6 +88,7 @@ def evaluate(
 ) -> None:
     """Energy, force and stress errors, in total and by element, kind and temperature."""
     from siliforce.data import load_dataset
+    from siliforce.errors import DataError
     from siliforce.indicators.errors import evaluate_sets
     from siliforce.indicators.tables import errors_table
     from siliforce.potential import Potential
@@ -95,8 +96,11 @@ def evaluate(
     from siliforce.training.sets import recorded_sets
 
     potential = Potential.load(run, resolve_device(device))
-    sets = {name: load_dataset(data)} if data else recorded_sets(run)
-    results = evaluate_sets(potential, sets)
+    recorded = recorded_sets(run) if run.is_dir() else {}
+    sets = {name: load_dataset(data)} if data else recorded
+    if not sets:
+        raise DataError(f"{run} is a model file: name the frames to evaluate it on")
+    results = evaluate_sets(potential, sets, trained_on=recorded.get("train"))
     if run.is_dir():
         for result in results:
             result.save(run / "results")

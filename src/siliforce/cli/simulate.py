@@ -52,14 +52,33 @@ def simulate_eos(
     run: Run,
     structure: Structure,
     repeat: Repeat = 1,
+    reference: Annotated[
+        Optional[Path],
+        typer.Option(help="DFT points: text columns scale, volume (Å³), energy (eV)."),
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Energy against volume, bulk modulus and equilibrium volume."""
-    from siliforce.indicators.eos import equation_of_state
+    from siliforce.indicators.eos import equation_of_state, read_reference
 
-    potential = _potential(run, device)
-    _finish(run, equation_of_state(potential, _structure(structure, repeat)), as_json)
+    points = read_reference(reference) if reference is not None else None
+    atoms = _structure(structure, repeat)
+    _finish(run, equation_of_state(_potential(run, device), atoms, reference=points), as_json)
+
+
+@app.command("speed")
+def simulate_speed(
+    run: Run,
+    structure: Structure,
+    repeat: Repeat = 1,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Time of one call for energy and forces, with the hardware's name."""
+    from siliforce.indicators.speed import speed
+
+    _finish(run, speed(_potential(run, device), _structure(structure, repeat)), as_json)
 
 
 @app.command("relax")

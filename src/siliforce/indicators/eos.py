@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,23 @@ def equation_of_state(
     _add_fit(result, volumes[shared], energies[shared], len(atoms))
     _add_range_note(result, source, images)
     return result
+
+
+def read_reference(path: str | Path) -> np.ndarray:
+    """DFT points from a text file, (n, 3): scale, volume (Å³), energy (eV).
+
+    Raises:
+        DataError: not such a file.
+    """
+    try:
+        points = np.loadtxt(path, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no columns of numbers ({error})") from error
+    if points.shape[1] != 3:
+        raise DataError(
+            f"{path}: {points.shape[1]} columns; three are needed: scale, volume (Å³), energy (eV)"
+        )
+    return points
 
 
 def _scaled(atoms: Atoms, scale: float) -> Atoms:

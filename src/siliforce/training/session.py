@@ -165,7 +165,9 @@ class Session:
             created=record.now(),
             siliforce_version=record.versions()["siliforce"],
             data_hash=self.inputs.train.hash,
-            data_source=str(data["source"]),
+            data_source=" ".join(
+                [data["source"]] if isinstance(data["source"], str) else data["source"]
+            ),
             **stated,
             n_frames=len(self.inputs.train),
             elements=list(Species(tuple(self.inputs.train.elements)).symbols),
