@@ -6,8 +6,8 @@ Frames are rattled cubic HfO2 (96 atoms, 6 Å) with random labels, since only th
 a ready batch is timed: one pass in random order (extended XYZ: in file order), float32 graphs with
 labels, every step in a process of its own, files in the page cache. All ways end in the same
 `Batch`. The pickled records hold positions, cell, labels and pairs, so nothing but concatenation
-and edge vectors is left to do; for extended XYZ the neighbour list is ours, which is a gift: ASE's
-takes a hundred times as long (see neighbors.py).
+and edge vectors is left to do; for extended XYZ the neighbour list is ours, which is a gift (see
+neighbors.py for ASE's).
 
 Memory: `peak_mib` is everything resident, also pages of mapped files, which the system takes back
 when it needs them; `anonymous_mib` is what the process cannot give back. Both are taken at a
@@ -113,7 +113,7 @@ def from_lmdb(folder: Path, n_frames: int, size: int) -> Iterator[Batch]:
     )
     with database.begin() as transaction:
         for rows in _random_rows(n_frames, size):
-            records = [pickle.loads(transaction.get(str(k).encode())) for k in rows]
+            records = [pickle.loads(transaction.get(str(k).encode()) or b"") for k in rows]
             yield _concatenated(records, rows)
 
 
@@ -121,11 +121,11 @@ def _concatenated(records: list[dict[str, torch.Tensor]], rows: np.ndarray) -> B
     sizes = torch.tensor([len(r["numbers"]) for r in records])
     starts = torch.cumsum(sizes, 0) - sizes
     pairs = torch.cat([r["edge_index"] + s for r, s in zip(records, starts, strict=True)], dim=1)
-    joined = {name: torch.cat([r[name] for r in records]) for name in ("numbers", "positions")}
-    stacked = {name: torch.stack([r[name] for r in records]) for name in ("cell", "pbc")}
     graph = assemble(
-        **joined,
-        **stacked,
+        numbers=torch.cat([r["numbers"] for r in records]),
+        positions=torch.cat([r["positions"] for r in records]),
+        cell=torch.stack([r["cell"] for r in records]),
+        pbc=torch.stack([r["pbc"] for r in records]),
         sizes=sizes,
         center=pairs[0],
         neighbor=pairs[1],
