@@ -160,10 +160,10 @@ class Potential(nn.Module):
         graph = self.with_species(graph)
         derive = stress or (forces and (self.has_stress or self.repulsion is not None))
         with torch.set_grad_enabled(derive or torch.is_grad_enabled()):
-            if derive:
-                if not graph.edge_vectors.requires_grad:  # a compiled caller brings its own leaf
-                    leaf = graph.edge_vectors.detach().requires_grad_()
-                    graph = graph.replace(edge_vectors=leaf)
+            # A compiled caller brings its own leaf.
+            if derive and not graph.edge_vectors.requires_grad:
+                leaf = graph.edge_vectors.detach().requires_grad_()
+                graph = graph.replace(edge_vectors=leaf)
             atom_energies, out_forces, conservative = self._evaluate(graph)
             per_system = atom_energies.new_zeros(graph.n_systems)
             energy = per_system.index_add(0, graph.system_index, atom_energies)
