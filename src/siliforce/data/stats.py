@@ -175,7 +175,7 @@ def reference_energies(
 
 
 def _alone(records: np.ndarray) -> np.ndarray:
-    """Frames without periodic images nearer than `VACUUM`, (n_frames,): one atom may be a crystal."""
+    """Frames without images nearer than `VACUUM`, (n_frames,): one atom may be a crystal."""
     steps = np.array([s for s in np.ndindex(3, 3, 3) if s != (1, 1, 1)]) - 1
     images = np.einsum("sa,fax->fsx", steps, records["cell"] * records["pbc"][:, :, None])
     distance = np.linalg.norm(images, axis=2)

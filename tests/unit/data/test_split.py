@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_learning_curves_are_nested(dataset: Dataset) -> None:
     parts = learning_curve(dataset, seed=1)
     sets = [rows(part) for part in parts.values()]
     assert [len(s) for s in sets] == [8, 16, 24, 32, 40]
-    assert all(a < b for a, b in zip(sets, sets[1:], strict=False))
+    assert all(a < b for a, b in pairwise(sets))
 
 
 def test_nothing_to_train_on(dataset: Dataset) -> None:

@@ -15,7 +15,7 @@ from siliforce.progress import track
 CUTOFF = 4.0
 CLOSE = 0.6
 """Of the sum of the covalent radii."""
-USUAL = (0.4, 1.6)
+USUAL = (0.5, 1.4)
 """Where the shortest distances of a set lie, of the sum of the covalent radii."""
 
 
@@ -39,9 +39,14 @@ def check_contacts(dataset: Dataset) -> tuple[list[Finding], list[int]]:
 
 
 def _closest(frame: Frame) -> float:
-    """Smallest distance over the sum of the covalent radii; infinite for isolated atoms."""
+    """Smallest distance over the sum of the covalent radii; infinite for isolated atoms.
+
+    In a crystal of several atoms without any pair, the least that it can be.
+    """
     first, second, lengths = distances(frame, CUTOFF)
     radii = covalent_radii[frame.numbers]
+    if not len(lengths) and frame.n_atoms > 1 and frame.pbc.all():
+        return float(CUTOFF / (2 * radii.max()))
     return float((lengths / (radii[first] + radii[second])).min(initial=np.inf))
 
 
