@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from siliforce.data import Dataset, Frame, load_dataset
+from siliforce.data import Dataset, Frame, catalog, load_dataset
 from siliforce.data.doctor import Finding, doctor
 from siliforce.data.info import summarise
 from siliforce.data.tables import findings_table, info_table
@@ -212,6 +212,15 @@ def test_answers_for_people_and_scripts(tmp_path: Path, healthy: list[Frame]) ->
     text = console.export_text()
     assert "forces missing" in text
     assert "40 of 8 atoms, 40 fully periodic" in text
+
+
+@pytest.mark.usefixtures("real")
+def test_embedded_silicon_raises_no_alarm(tmp_path: Path) -> None:
+    """Its config_types are compositions, not runs; its pseudopotentials differ by composition."""
+    dataset = load_dataset(catalog.get("si-substitution", tmp_path / "si.extxyz").path)
+    found = {f.check: f.severity for f in doctor(dataset)}
+    assert not {"error", "warning"} & set(found.values())
+    assert found["levels"] == "note"
 
 
 # -- real data ------------------------------------------------------------------------------------

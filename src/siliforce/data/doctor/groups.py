@@ -42,7 +42,10 @@ def _runs(dataset: Dataset) -> list[int]:
     counts = Counter(t for t in dataset.config_types if t)
     sizes = sorted(counts.values())
     several = sum(n for n in sizes if n > 1)
-    return sizes if len(sizes) >= MIN_RUNS and several > 0.8 * len(dataset) else []
+    per_composition = len(counts) <= len(set(dataset.compositions))
+    if len(sizes) < MIN_RUNS or per_composition or several < 0.8 * len(dataset):
+        return []
+    return sizes
 
 
 def _singles(n_groups: int, runs: list[int]) -> Finding:
