@@ -8,7 +8,6 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := runs/quickstart
 BIN := $(VENV)/bin
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: quickstart test test-full check format docs clean
 
@@ -16,10 +15,10 @@ quickstart: $(VENV)/.user
 	$(BIN)/siliforce quickstart --out $(RUN)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not full"
 
 test-full: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

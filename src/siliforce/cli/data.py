@@ -81,6 +81,7 @@ def data_split(
     source: Sources,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the parts.")],
     method: Annotated[str, typer.Option(help="auto, group or random.")] = "auto",
+    by: Annotated[str, typer.Option(help="Tag that names the run, e.g. config_type.")] = "group",
     valid: float = 0.1,
     test: float = 0.1,
     ood: Annotated[
@@ -94,7 +95,7 @@ def data_split(
     from siliforce.data import load_dataset
     from siliforce.data.split import write_split
 
-    answer = write_split(load_dataset(source), out, method, valid, test, ood or [], seed)
+    answer = write_split(load_dataset(source), out, method, valid, test, ood or [], seed, by)
     if as_json:
         show_json(answer)
         return
