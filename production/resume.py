@@ -55,11 +55,12 @@ def gather(root: Path, name: str, facts: dict[str, str]) -> int:
     """Add finished frames to a set; returns how many it has."""
     groups = in_set(name)
     known = {geometry(atoms) for members in groups.values() for atoms in members}
-    queued = {geometry(atoms) for atoms in read_frames(HERE / f"{name}.extxyz.xz")}
+    frames = read_frames(HERE / f"{name}.extxyz.xz")
+    queued = {geometry(atoms): atoms.info["system"] for atoms in frames}
     for atoms in Run(root).done():
         identity = geometry(atoms)
-        if identity in known or identity not in queued:
-            continue
+        if identity in known or queued.get(identity) != atoms.info["system"]:
+            continue  # there already, or queued for something else (a convergence study)
         atoms.info = {k: v for k, v in atoms.info.items() if k not in LEFT_OUT}
         groups.setdefault(str(atoms.info["system"]), []).append(atoms)
     total = sum(map(len, groups.values()))
