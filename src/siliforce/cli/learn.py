@@ -122,7 +122,7 @@ def report(
 
 def models(as_json: Json = False) -> None:
     """The ten architectures of the benchmark, and which of them work."""
-    from siliforce.models.table import model_rows, models_table
+    from siliforce.cli.architectures import model_rows, models_table
 
     rows = model_rows()
     show_json(rows) if as_json else show(models_table(rows))
