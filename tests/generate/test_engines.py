@@ -88,6 +88,22 @@ def test_pw_input_follows_elements_and_the_second_try(fake_pw: Path) -> None:
     assert engine.level(bulk("Si")) == "QE-6.7 PBE k2x2x1s ecut24Ry fd0.002Ry nspin2 a"
 
 
+def test_spin_where_the_electrons_are_odd(fake_pw: Path) -> None:
+    engine = make_engine(
+        {
+            "engine": "qe",
+            "command": str(fake_pw),
+            "pseudopotentials": {"Si": "a", "N": "b"},
+            "ecutwfc": 24,
+            "ecutrho": 96,
+            "spin": "odd",
+        }
+    )
+    even = Atoms("Si3N4", np.eye(7, 3) * 2, cell=[6, 6, 6], pbc=True)
+    assert "nspin1" in engine.level(even)
+    assert "nspin2" in engine.level(even[:-1])  # a nitrogen missing
+
+
 def test_kspacing_gives_gamma_for_large_cells(fake_pw: Path) -> None:
     engine = make_engine(
         {

@@ -44,7 +44,8 @@ class QuantumEspresso(Engine):
         kpts: mesh of k-points; None is Γ alone with real wave functions.
         kshift: move the mesh by half a step: half the points of an even Γ-centred mesh.
         kspacing: alternative to `kpts`: largest distance between k-points [1/Å, without 2π].
-        spin: collinear spin, started from `start_moment` on every atom.
+        spin: collinear spin, started from `start_moment` on every atom; `odd` for those cells
+            only that have an odd number of electrons.
         conv_thr: energy threshold of the SCF [Ry].
         beta: mixing of the density; the second try takes less of it and more cycles.
     """
@@ -61,7 +62,7 @@ class QuantumEspresso(Engine):
     kpts: tuple[int, int, int] | None = None
     kshift: bool = False
     kspacing: float | None = None
-    spin: bool = False
+    spin: bool | Literal["odd"] = False
     start_moment: float = 0.2
     conv_thr: float = 1e-8
     beta: float = 0.7
@@ -91,8 +92,12 @@ class QuantumEspresso(Engine):
         files = "+".join(self.pseudopotentials[kind] for kind in kinds)
         return (
             f"QE-{version(self.command)} PBE {kpoints} ecut{self.ecutwfc:g}Ry {smearing} "
-            f"nspin{2 if self.spin else 1} {files}"
+            f"nspin{2 if self.polarised(atoms) else 1} {files}"
         )
+
+    def polarised(self, atoms: Atoms) -> bool:
+        """Whether this cell is computed with spin (closed cores: Z gives the parity)."""
+        return int(atoms.numbers.sum()) % 2 == 1 if self.spin == "odd" else bool(self.spin)
 
     def mesh(self, atoms: Atoms) -> tuple[int, int, int] | None:
         """k-point mesh of this cell, None for Γ alone."""
@@ -141,7 +146,7 @@ class QuantumEspresso(Engine):
         offsets = tuple(int(self.kshift and n > 1) for n in mesh or (1, 1, 1))
         stream = io.StringIO()
         frame = plain(atoms)
-        if self.spin:
+        if self.polarised(atoms):
             frame.set_initial_magnetic_moments([self.start_moment] * len(atoms))
         kinds = {s: self.pseudopotentials[s] for s in dict.fromkeys(atoms.get_chemical_symbols())}
         write(
@@ -166,7 +171,7 @@ class QuantumEspresso(Engine):
                 "smearing": {"fd": "fermi-dirac", "mv": "cold", "gauss": "gaussian"}[self.smearing],
                 "degauss": self.degauss,
             }
-        if self.spin:
+        if self.polarised(atoms):
             section["nspin"] = 2
         return section
 
