@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import subprocess
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -184,13 +185,15 @@ def plain(atoms: Atoms) -> Atoms:
 @cache
 def version(command: str) -> str:
     """Version of pw.x, e.g. `6.7`."""
-    text = subprocess.run(
-        [*command.split(), "--version"],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    ).stdout
+    with tempfile.TemporaryDirectory() as folder:  # pw.x leaves files where it starts
+        text = subprocess.run(
+            [*command.split(), "--version"],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+            check=False,
+        ).stdout
     return read_version(text)
 
 
