@@ -36,7 +36,8 @@ def test_blocks_run(page: Path, tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280
         )
         assert done.returncode == 0, (
-            f"{page.name}, block {number} ({language}) failed:\n{code}\n{done.stdout}\n{done.stderr}"
+            f"{page.name}, block {number} ({language}) failed:\n{code}\n"
+            f"{done.stdout}\n{done.stderr}"
         )
 
 
