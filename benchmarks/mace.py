@@ -11,8 +11,6 @@ labels needed), in float32, both eager: energy and forces of one frame, and one 
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +23,11 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [*[p for p in sys.path if Path(p or ".").resolve() != HERE], str(HERE)]
 
-from side_by_side import compare, read_frames, timed  # noqa: E402
+from side_by_side import main  # noqa: E402
 
 NUMBERS = (8, 72)
 MEAN_NEIGHBORS = 80.0
 CUTOFF = 6.0
-TASKS = {"energy_forces": 1, "training": 4}
-"""Task -> frames in a batch."""
 
 
 def siliforce_side(data: dict[str, torch.Tensor]) -> tuple[torch.nn.Module, Callable[..., Any]]:
@@ -112,62 +108,6 @@ def mace_torch_side(data: dict[str, torch.Tensor]) -> tuple[torch.nn.Module, Cal
     return model, evaluate
 
 
-SIDES = {
-    "siliforce": siliforce_side,
-    "siliforce_compiled": siliforce_side,
-    "mace_torch": mace_torch_side,
-}
-
-
-def work(side: str, task: str, frames: Path, threads: int, repeats: int) -> dict[str, Any]:
-    """Time one task in this process."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    model, evaluate = SIDES[side](read_frames(frames))
-    if side == "siliforce_compiled":
-        model.model.compile(dynamic=True)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-5)
-
-    def step() -> None:
-        energy, forces = evaluate(task == "training")
-        if task == "training":
-            optimiser.zero_grad()
-            (energy.square().mean() + forces.square().mean()).backward()
-            optimiser.step()
-
-    return timed(step, model, repeats)
-
-
-def main() -> None:
-    """Compare, or be one side of the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--other", help="Python of the environment with mace-torch")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compiled", action="store_true", help="also ours through torch.compile")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "mace.json")
-    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        side, task, frames, threads, repeats = arguments.worker
-        print(json.dumps(work(side, task, Path(frames), int(threads), int(repeats))))
-        return
-    from siliforce.hardware import hardware_stamp
-
-    torch.set_num_threads(arguments.threads)
-    options = (CUTOFF, arguments.rounds, [str(arguments.threads), str(arguments.repeats)])
-    pythons = {"siliforce": sys.executable, "mace_torch": arguments.other}
-    result: dict[str, Any] = {"hardware": hardware_stamp()}
-    result["tasks"] = compare(Path(__file__), pythons, TASKS, *options)
-    if arguments.compiled:
-        sides = dict.fromkeys(("siliforce", "siliforce_compiled"), sys.executable)
-        one = {"energy_forces": 1}
-        result["compiled"] = compare(Path(__file__), sides, one, *options)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    sides = {"siliforce": siliforce_side, "mace_torch": mace_torch_side}
+    main(Path(__file__), "mace_torch", sides, CUTOFF)

@@ -5,9 +5,11 @@ Only NumPy and torch are imported at the top: workers run in environments that h
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +19,73 @@ from typing import Any
 
 import numpy as np
 import torch
+
+Evaluate = Callable[[bool], tuple[torch.Tensor, torch.Tensor]]
+"""`evaluate(training) -> energy, forces`; differentiable if training."""
+Side = Callable[[dict[str, torch.Tensor]], tuple[torch.nn.Module, Evaluate]]
+TASKS = {"energy_forces": 1, "training": 4}
+"""Task -> frames in a batch."""
+COMPILED = "siliforce_compiled"
+
+
+def main(script: Path, other: str, sides: Mapping[str, Side], cutoff: float) -> None:
+    """Compare ours with another program, or be one side of the comparison.
+
+    Args:
+        script: the benchmark itself; its results are written to `results/<name>.json` beside it.
+        other: name of the other side.
+        sides: name -> from frames to model and evaluation; `siliforce` is ours.
+        cutoff: Å.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--other", help=f"Python of the environment with {other}")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compiled", action="store_true", help="also ours through torch.compile")
+    default = script.resolve().parent / "results" / f"{script.stem}.json"
+    parser.add_argument("--out", type=Path, default=default)
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        side, task, frames, threads, repeats = arguments.worker
+        build = sides[side.removesuffix("_compiled")]
+        print(json.dumps(work(build, side, task, Path(frames), int(threads), int(repeats))))
+        return
+    from siliforce.hardware import hardware_stamp
+
+    torch.set_num_threads(arguments.threads)
+    options = (cutoff, arguments.rounds, [str(arguments.threads), str(arguments.repeats)])
+    pythons = {"siliforce": sys.executable, other: arguments.other}
+    result: dict[str, Any] = {"hardware": hardware_stamp()}
+    result["tasks"] = compare(script, pythons, TASKS, *options)
+    if arguments.compiled:
+        ours = dict.fromkeys(("siliforce", COMPILED), sys.executable)
+        result["compiled"] = compare(script, ours, {"energy_forces": 1}, *options)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+def work(
+    build: Side, side: str, task: str, frames: Path, threads: int, repeats: int
+) -> dict[str, Any]:
+    """Time one task in this process."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model, evaluate = build(read_frames(frames))
+    if side == COMPILED:
+        model.model.compile(dynamic=True)  # type: ignore[union-attr, operator]
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-5)
+
+    def step() -> None:
+        energy, forces = evaluate(task == "training")
+        if task == "training":
+            optimiser.zero_grad()
+            (energy.square().mean() + forces.square().mean()).backward()
+            optimiser.step()
+
+    return timed(step, model, repeats)
 
 
 def write_frames(path: Path, n_frames: int, cutoff: float) -> None:
