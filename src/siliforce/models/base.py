@@ -7,6 +7,7 @@ or graph building; `siliforce.potential` adds those, once for all architectures.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -23,6 +24,12 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cutoff: float = Field(6.0, gt=0, description="Å")
+    max_neighbors: int | None = Field(
+        None,
+        gt=0,
+        description="only so many nearest neighbours, as in the 2023 benchmark: the energy is "
+        "discontinuous then",
+    )
 
 
 class RawOutput(NamedTuple):
@@ -46,7 +53,7 @@ class Model(nn.Module):
         reference: where the architecture was published.
         force_mode: `gradient` models get forces and stress from the energy; `direct` ones
             predict forces and have no stress.
-        needs: topology beyond the edges.
+        needs: topology beyond the edges; of an instance, with the `max_neighbors` of its Config.
         Config: the hyper-parameters' class.
         presets: `tiny` for tests, `small` for a laptop, `paper` as published.
         training_presets: per preset, training options (`lr`, `weight_decay`, `batch_size`,
@@ -58,7 +65,7 @@ class Model(nn.Module):
     title: ClassVar[str]
     reference: ClassVar[str]
     force_mode: ClassVar[Literal["gradient", "direct"]] = "gradient"
-    needs: ClassVar[Topology] = Topology()
+    needs: Topology = Topology()
     Config: ClassVar[type[ModelConfig]]
     presets: ClassVar[Mapping[str, ModelConfig]]
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -76,6 +83,8 @@ class Model(nn.Module):
         """
         super().__init__()
         self.config = config
+        if config.max_neighbors is not None:
+            self.needs = replace(self.needs, max_neighbors=config.max_neighbors)
         self.n_species = n_species
         self.register_buffer("mean_neighbors", torch.tensor(float(mean_neighbors)))
 

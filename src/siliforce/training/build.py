@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +125,9 @@ def build_potential(
     """A potential with random weights, a pure function of its arguments and `config.seed`."""
     architecture = choice.architecture(preset)
     torch.manual_seed(config.seed)
-    model = choice.model_class(architecture, len(species), normalisation.mean_neighbors)
+    # A cap below every atom's count, the only use there is for one, is then the mean.
+    mean_neighbors = min(normalisation.mean_neighbors, architecture.max_neighbors or math.inf)
+    model = choice.model_class(architecture, len(species), mean_neighbors)
     potential = Potential(
         model,
         species,
