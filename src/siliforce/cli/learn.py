@@ -140,9 +140,9 @@ def models(as_json: Json = False) -> None:
 
 def info(model: Run, as_json: Json = False) -> None:
     """What a model file says of itself: data, level of theory, range, errors."""
-    from siliforce.potential import read_header
+    from siliforce.potential import BEST, read_header
     from siliforce.report.card import card_table
 
-    path = model / "best.safetensors" if model.is_dir() else model
+    path = model / BEST if model.is_dir() else model
     header = read_header(path)
     show_json(header) if as_json else show(card_table(header, path))
