@@ -56,6 +56,8 @@ class Model(nn.Module):
         needs: topology beyond the edges; of an instance, with the `max_neighbors` of its Config.
         Config: the hyper-parameters' class.
         presets: `tiny` for tests, `small` for a laptop, `paper` as published.
+        widths: fields of `Config` that a width multiplier scales: channels, not degrees, numbers of
+            layers or of basis functions.
         training_presets: per preset, training options (`lr`, `weight_decay`, `batch_size`,
             `ema`, `clip`, `amsgrad` ...) that this architecture wants in place of the trainer's
             own defaults.
@@ -68,6 +70,7 @@ class Model(nn.Module):
     needs: Topology = Topology()
     Config: ClassVar[type[ModelConfig]]
     presets: ClassVar[Mapping[str, ModelConfig]]
+    widths: ClassVar[tuple[str, ...]] = ()
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     mean_neighbors: Tensor
@@ -97,6 +100,18 @@ class Model(nn.Module):
 
         Called once with graphs of the training set, species filled in. Most models have none.
         """
+
+    @classmethod
+    def scaled(cls, config: ModelConfig, factor: float) -> ModelConfig:
+        """The hyper-parameters with all `widths` times `factor`, rounded, at least one."""
+
+        def times(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(times(v) for v in value)
+            return max(round(factor * value), 1)
+
+        changes = {name: times(getattr(config, name)) for name in cls.widths}
+        return cls.Config.model_validate({**config.model_dump(), **changes})
 
     def extend_species(self, sources: Sequence[int]) -> None:
         """Learn new species, each starting as a copy of the row `sources` names."""
