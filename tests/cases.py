@@ -28,6 +28,8 @@ class Case:
         no_force_gradient: a parameter's name -> why a loss on forces alone cannot reach it.
         overfit_lr, overfit_steps: how its `tiny` preset learns four structures.
         scale: of the potential, so that random weights give forces of usual size, eV.
+        rotation_error: for a model that is equivariant only approximately, the largest error of
+            a rotated or inverted prediction over the RMS force; None: rounding alone.
     """
 
     model: str
@@ -35,6 +37,12 @@ class Case:
     overfit_lr: float = 1e-2
     overfit_steps: int = 200
     scale: float = 1.3
+    rotation_error: float | None = None
+
+    @property
+    def direct(self) -> bool:
+        """Whether forces are predicted and not derived."""
+        return get_model(self.model).force_mode == "direct"
 
     def __str__(self) -> str:
         return self.model

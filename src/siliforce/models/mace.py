@@ -87,7 +87,7 @@ class MACE(Model):
         "tiny": MACEConfig(
             cutoff=4.0, n_channels=4, hidden_l_max=1, l_max=2, radial_hidden=(8,), readout_hidden=4
         ),
-        "small": MACEConfig(cutoff=5.0, n_channels=16, hidden_l_max=1, radial_hidden=(32, 32)),
+        "small": MACEConfig(cutoff=5.0, n_channels=24, hidden_l_max=1, radial_hidden=(64, 64)),
         "paper": MACEConfig(cutoff=6.0, n_channels=32, hidden_l_max=2),
     }
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

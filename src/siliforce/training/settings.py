@@ -17,7 +17,9 @@ from siliforce.training.schedule import ScheduleConfig
 DEFAULT_EPOCHS = 200
 """Budget if neither epochs nor a time limit is given."""
 
-HOW_ONLY = frozenset({"device", "checkpoint_every", "max_edges", "tensorboard", "compile", "seeds"})
+HOW_ONLY = frozenset(
+    {"device", "checkpoint_every", "clock", "max_edges", "tensorboard", "compile", "seeds"}
+)
 """Options that change how a training runs, not what it learns; free to change on restart."""
 
 
@@ -29,6 +31,9 @@ class TrainConfig(Options):
 
     epochs: int | None = Field(None, ge=1)
     max_time: Seconds | None = Field(None, gt=0, description="s, or 30m, 2h ...; per training")
+    clock: Literal["wall", "processor"] = Field(
+        "wall", description="processor: time of this process alone, on machines others use as well"
+    )
     batch_size: int | None = Field(None, ge=1, description="frames a step; None: by size of data")
     max_edges: int | None = Field(None, ge=1, description="edges in memory at once; None: measured")
     optimizer: Literal["adam", "adamw"] = "adam"

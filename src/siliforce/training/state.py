@@ -23,7 +23,7 @@ class State:
 
     Attributes:
         epoch, step_in_epoch, step: finished ones.
-        elapsed: wall-clock time of training and validation so far, s.
+        elapsed: time of training and validation so far by the chosen clock, s.
         best_loss: lowest validation loss.
         best_epoch: where it was reached; not whole if time ended within an epoch.
         stale: validations since then.

@@ -44,6 +44,11 @@ SHRINK = 0.7
 """Factor on the edge budget when memory runs out."""
 
 
+def processor_clock() -> float:
+    """Processor seconds of this process, divided among its threads: the wall clock when alone."""
+    return time.process_time() / torch.get_num_threads()
+
+
 class Trainer:
     """Fits a potential to a dataset.
 
@@ -111,7 +116,8 @@ class Trainer:
         self.predict: Predict = self._predict
         self.good: Snapshot | None = None
         self.last_save = self.last_look = 0.0
-        self.clock = 0.0
+        self.clock = time.monotonic if config.clock == "wall" else processor_clock
+        self.started = 0.0
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -122,7 +128,7 @@ class Trainer:
             TrainingError: the loss keeps diverging, or memory does not hold a single frame.
         """
         self.log.truncate(self.state.metrics_bytes)
-        self.clock = time.monotonic() - self.state.elapsed
+        self.started = self.clock() - self.state.elapsed
         self.good = self.snapshot().clone()
         if self.state.step == 0:
             self.save()
@@ -174,7 +180,7 @@ class Trainer:
 
     def _agree(self, data: StepData, stop: StopRequest) -> tuple[list[float], bool]:
         """Label counts over all processes; rank 0's clock; whether any was asked to stop."""
-        elapsed = time.monotonic() - self.clock if self.world.is_main else 0.0
+        elapsed = self.clock() - self.started if self.world.is_main else 0.0
         values = [*data.counts.tolist(), elapsed, float(stop.requested)]
         *counts, self.state.elapsed, stopped = self.world.total(values)
         return counts, stopped > 0
@@ -368,7 +374,7 @@ class Trainer:
             torch.cuda.set_rng_state(parts["rng"]["cuda"], self.device)
         self.state = State(**snapshot.header["state"])
         self.sampler.max_edges = self.state.max_edges
-        self.clock = time.monotonic() - self.state.elapsed
+        self.started = self.clock() - self.state.elapsed
         self.last_save = self.last_look = self.state.elapsed
 
     def _pooled_sums(self) -> Tensor:
@@ -384,15 +390,15 @@ class Trainer:
 
     def _validate(self) -> None:
         """Score the averaged weights, write a line of metrics, keep the best."""
-        state, started = self.state, time.monotonic()
+        state, started = self.state, self.clock()
         train_loss = self._check_finite()
         train_sums = self._pooled_sums()
         with self.optimiser.averaged_weights():
             valid_loss, valid_sums = self.evaluate()
             if not valid_loss < self.config.divergence * max(state.best_loss, 1e-12):
                 raise Diverged(f"validation loss {valid_loss:.3g}, best was {state.best_loss:.3g}")
-            state.valid_s = self.world.share(time.monotonic() - started)
-            state.elapsed = self.world.share(time.monotonic() - self.clock)
+            state.valid_s = self.world.share(self.clock() - started)
+            state.elapsed = self.world.share(self.clock() - self.started)
             row = {
                 "epoch": self.budget.epochs_done(state),
                 "step": state.step,

@@ -68,7 +68,7 @@ class SymmetricContraction(ExactModule):
         return table.flatten(1)
 
     def coefficients(self) -> Tensor:
-        """(n_channels, n_species * (l_out + 1)² * dim_in, n_inner)."""
+        """Of the polynomials, (n_channels, n_species, (l_out + 1)² dim_in, n_inner)."""
         degrees = []
         for degree in range(self.l_out + 1):
             names = [n for n in self.weights if n.startswith(f"{degree}_")]
@@ -78,20 +78,36 @@ class SymmetricContraction(ExactModule):
             table = weights.permute(2, 0, 1) @ basis
             shape = (*table.shape[:2], 2 * degree + 1, self.dim_in, -1)
             degrees.append(table.view(shape))
-        return torch.cat(degrees, dim=2).flatten(1, 3)
+        return torch.cat(degrees, dim=2).flatten(2, 3)
 
     def forward(self, features: Tensor, species: Tensor) -> Tensor:
         """(n_atoms, (l_in + 1)², n_channels) -> (n_atoms, (l_out + 1)², n_channels)."""
+        table = self.coefficients()
+        if torch.compiler.is_compiling():  # the number of atoms of a species is no static shape
+            every = torch.stack([self._evaluate(t, features) for t in table.unbind(1)])
+            chosen = torch.arange(table.shape[1], device=species.device)[:, None] == species
+            return (every * chosen[:, :, None, None]).sum(dim=0)
+        order = torch.argsort(species, stable=True)
+        counts = torch.bincount(species, minlength=table.shape[1]).tolist()
+        groups = features.index_select(0, order).split(counts)
+        out = torch.cat(
+            [self._evaluate(*pair) for pair in zip(table.unbind(1), groups, strict=True)]
+        )
+        return out.index_select(0, torch.argsort(order))
+
+    def _evaluate(self, table: Tensor, features: Tensor) -> Tensor:
+        """One species' polynomials, (n, dim_in, n_channels) -> (n, (l_out + 1)², n_channels).
+
+        Args:
+            table: (n_channels, (l_out + 1)² dim_in, n_inner).
+            features: of the atoms of that species.
+        """
         x = features.permute(2, 1, 0).contiguous()
         inner = [torch.ones_like(x[:, :1]), x][: self.correlation]
         if self.correlation > 2:
             inner.append(x.index_select(1, self._first) * x.index_select(1, self._second))
-        table = self.coefficients()
-        n_species = table.shape[1] // ((self.l_out + 1) ** 2 * self.dim_in)
-        outer = (table @ torch.cat(inner, dim=1)).unflatten(1, (n_species, -1, self.dim_in))
-        every = (outer * x[:, None, None]).sum(dim=3)
-        chosen = torch.arange(n_species, device=species.device)[:, None] == species
-        return (every * chosen[:, None]).sum(dim=1).permute(2, 1, 0)
+        outer = (table @ torch.cat(inner, dim=1)).unflatten(1, (-1, self.dim_in))
+        return (outer * x[:, None]).sum(dim=2).permute(2, 1, 0)
 
 
 def n_couplings(l_in: int, degree: int, order: int) -> int:
