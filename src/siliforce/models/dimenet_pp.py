@@ -11,7 +11,7 @@ Gasteiger, Groß, Günnemann, ICLR 2020, arXiv:2003.03123 (DimeNet).
 |---|---|---|
 | m_ji | messages | (n_edges, hidden) |
 | e_RBF(d_ji) | rbf | (n_pairs, n_radial) |
-| a_SBF(d_kj, α) | sbf, harmonics | (n_slots, n_spherical, n_radial), (n_slots, n_spherical²) |
+| a_SBF(d_kj, α) | sbf, harmonics | (n_pairs, n_spherical, n_radial), (n_edges, n_spherical²) |
 | W_SBF | directions | (n_spherical, n_radial, interaction_hidden) |
 | h_i | embedding | (n_species, hidden) |
 | t_i | readout | (n_atoms,) |
@@ -34,8 +34,7 @@ from siliforce.graph import Graph, Topology
 from siliforce.models.base import Model, ModelConfig, RawOutput
 from siliforce.nn.angular import SphericalBesselBasis, zonal_norms
 from siliforce.nn.cutoff import polynomial_envelope
-from siliforce.nn.directional import directional_sum
-from siliforce.nn.o3.convolution import EdgeBlocks
+from siliforce.nn.directional import Directions
 from siliforce.nn.o3.exact import ExactModule
 from siliforce.nn.o3.spherical_harmonics import SphericalHarmonics
 from siliforce.nn.radial import BesselBasis
@@ -107,17 +106,16 @@ class DimeNetPP(Model):
         """Normalised energies of the atoms."""
         assert graph.pair_edges is not None
         lengths = graph.edge_lengths
-        blocks = EdgeBlocks.build(graph)
-        harmonics = blocks.deal(self.harmonics(graph.edge_vectors / lengths[:, None]))
+        harmonics = self.harmonics(graph.edge_vectors / lengths[:, None])
         x = lengths.index_select(0, graph.pair_edges) / self.config.cutoff
-        envelope = polynomial_envelope(x, self.config.envelope)[:, None]
-        rbf = self.bessel(x) * envelope
-        waves = self.waves(x).flatten(1) * (envelope / x[:, None])
-        sbf = blocks.deal_pairs(waves).unflatten(1, self.waves.shape)
+        envelope = polynomial_envelope(x, self.config.envelope)
+        rbf = self.bessel(x) * envelope[:, None]
+        sbf = self.waves(x) * (envelope / x)[:, None, None]
+        directions = Directions.build(harmonics, sbf, graph)
         messages = self.embedding(rbf, graph)
         energy = self.readouts[0](messages, rbf, graph)
         for interaction, readout in zip(self.interactions, self.readouts[1:], strict=True):
-            messages = interaction(messages, rbf, sbf, harmonics, blocks, graph)
+            messages = interaction(messages, rbf, directions, graph)
             energy = energy + readout(messages, rbf, graph)
         return RawOutput(energy)
 
@@ -199,30 +197,23 @@ class Interaction(ExactModule):
         self.register_constant("_scale", torch.tensor(scale, dtype=torch.float64)[:, None, None])
 
     def forward(
-        self,
-        messages: Tensor,
-        rbf: Tensor,
-        sbf: Tensor,
-        harmonics: Tensor,
-        blocks: EdgeBlocks,
-        graph: Graph,
+        self, messages: Tensor, rbf: Tensor, directions: Directions, graph: Graph
     ) -> Tensor:
         """(n_edges, hidden) and the bases -> (n_edges, hidden)."""
         assert graph.edge_pairs is not None
         assert graph.reverse_edges is not None
         radial = self.radial(rbf).index_select(0, graph.edge_pairs)
-        incoming = blocks.deal(self.down(self.incoming(messages) * radial))
-        weight = self.direction_weights() * self._scale
-        n_atoms = graph.species.shape[0]
-        summed = directional_sum(sbf, weight, incoming, harmonics, blocks, n_atoms)
-        summed = summed.index_select(0, blocks.slot.index_select(0, graph.reverse_edges))
-        updated = self.before_skip(self.own(messages) + self.up(summed))
+        incoming = self.down(self.incoming(messages) * radial)
+        # What all but this edge bring to its atom is what the reverse edge takes to the next.
+        summed = directions.sum(incoming, self.direction_weights())
+        reverse = directions.blocks.slot.index_select(0, graph.reverse_edges)
+        updated = self.before_skip(self.own(messages) + self.up(summed.index_select(0, reverse)))
         return self.after_skip(messages + self.skip(updated))
 
     def direction_weights(self) -> Tensor:
         """Both projections of the spherical waves in one, (n_spherical, n_radial, width)."""
         first, second = self.directions
-        return (second.weight @ first.weight).t().unflatten(0, self.shape)
+        return (second.weight @ first.weight).t().unflatten(0, self.shape) * self._scale
 
 
 class Readout(nn.Module):

@@ -1,60 +1,97 @@
 """Sums over triplets without triplets: edges of one atom, weighted by the angle between them.
 
-    B_a = sum_{b ≠ a} sum_l (2 l + 1) P_l(u_a · u_b) X_l,b
+    B_a = sum_{b ≠ a} sum_l (2 l + 1) P_l(u_a · u_b) R_l(r_b) m_b,    R_l = sum_n f_ln(r) W_ln
 
-runs over all edges b of the atom of edge a. By the addition theorem of spherical harmonics
+runs over all edges b of the atom of edge a; R and m have channels. By the addition theorem of
+spherical harmonics
 
     (2 l + 1) P_l(u_a · u_b) = sum_m Y_lm(u_a) Y_lm(u_b),
 
 so that it is, exactly, a density of the atom read by each of its edges, less the edge's own part
 (`P_l(1) = 1`):
 
-    A_lm = sum_b Y_lm(u_b) X_l,b        B_a = sum_lm Y_lm(u_a) A_lm - sum_l (2 l + 1) X_l,a.
+    D_lmn = sum_b Y_lm(u_b) f_ln(r_b) m_b,    A_lm = sum_n W_ln D_lmn,
+    B_a = sum_lm Y_lm(u_a) A_lm - sum_l (2 l + 1) R_l(r_a) m_a.
 
-The cost grows with the number of edges, not with that of pairs of edges.
+The cost grows with the number of edges, not with that of pairs of edges; both sums are matrix
+products, and nothing with channels is as large as edges times l or m.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from siliforce.graph import Graph
 from siliforce.nn.o3.convolution import EdgeBlocks
-from siliforce.nn.o3.fused import BLOCK
+
+SIZE = 32
+"""Edges of one atom that are summed in one matrix product."""
 
 
-def directional_sum(
-    radial: Tensor,
-    weight: Tensor,
-    messages: Tensor,
-    harmonics: Tensor,
-    blocks: EdgeBlocks,
-    n_atoms: int,
-) -> Tensor:
-    """`B` of the text above with `X_l = (radial_l @ weight_l) * messages`.
+@dataclass(frozen=True)
+class Directions:
+    """What the sums of all layers share. Rows are slots of `blocks`.
 
-    Args:
-        radial: functions of the length in slots, (n_slots, l_max + 1, n_radial).
-        weight: (l_max + 1, n_radial, n_channels).
-        messages: in slots, zero in unused ones, (n_slots, n_channels).
-        harmonics: Y in slots, (n_slots, (l_max + 1)²).
+    Attributes:
         blocks: the edges.
-        n_atoms: that the blocks belong to.
-
-    Returns:
-        In slots, (n_slots, n_channels).
+        n_atoms: that they belong to.
+        harmonics: Y, (n_slots, (l_max + 1)²).
+        radial: f, (n_slots, l_max + 1, n_radial).
+        waves: Y f, (n_slots, (l_max + 1)² * n_radial).
+        degree: l of each harmonic, ((l_max + 1)²,).
     """
-    l_max = weight.shape[0] - 1
-    n_channels = messages.shape[1]
-    y = harmonics.view(-1, BLOCK, (l_max + 1) ** 2)
-    density, own = [], torch.zeros_like(messages)
-    for degree in range(l_max + 1):
-        x = (radial[:, degree] @ weight[degree]) * messages
-        own = own + (2 * degree + 1) * x
-        y_l = y[:, :, degree**2 : (degree + 1) ** 2]
-        density.append(y_l.transpose(1, 2) @ x.view(-1, BLOCK, n_channels))
-    of_blocks = torch.cat(density, dim=1)
-    of_atoms = of_blocks.new_zeros(n_atoms, *of_blocks.shape[1:])
-    of_atoms = of_atoms.index_add(0, blocks.atom, of_blocks)
-    read = y @ of_atoms.index_select(0, blocks.atom)
-    return read.view(-1, n_channels) - own
+
+    blocks: EdgeBlocks
+    n_atoms: int
+    harmonics: Tensor
+    radial: Tensor
+    waves: Tensor
+    degree: Tensor
+
+    @classmethod
+    def build(cls, harmonics: Tensor, radial: Tensor, graph: Graph) -> Directions:
+        """Deal harmonics of the edges and radial functions of the pairs into blocks.
+
+        Args:
+            harmonics: (n_edges, (l_max + 1)²), mean square 1 over the sphere.
+            radial: (n_pairs, l_max + 1, n_radial).
+            graph: with `Topology(pairs=True)`.
+        """
+        blocks = EdgeBlocks.build(graph, SIZE)
+        y = blocks.deal(harmonics)
+        f = blocks.deal_pairs(radial.flatten(1)).unflatten(1, radial.shape[1:])
+        sizes = [2 * degree + 1 for degree in range(radial.shape[1])]
+        products = [
+            (y_l[:, :, None] * f_l[:, None, :]).flatten(1)
+            for y_l, f_l in zip(y.split(sizes, dim=1), f.unbind(1), strict=True)
+        ]
+        degree = [degree for degree, size in enumerate(sizes) for _ in range(size)]
+        index = torch.tensor(degree, device=y.device)
+        return cls(blocks, graph.species.shape[0], y, f, torch.cat(products, dim=1), index)
+
+    def sum(self, messages: Tensor, weight: Tensor) -> Tensor:
+        """`B` of the text above.
+
+        Args:
+            messages: m, (n_edges, n_channels).
+            weight: W, (l_max + 1, n_radial, n_channels).
+
+        Returns:
+            In slots, (n_slots, n_channels); edge e is in row `blocks.slot[e]`.
+        """
+        m = self.blocks.deal(messages)
+        atom, n_channels = self.blocks.atom, m.shape[1]
+        of_blocks = self._blocked(self.waves).transpose(1, 2) @ self._blocked(m)
+        of_atoms = of_blocks.new_zeros(self.n_atoms, *of_blocks.shape[1:])
+        of_atoms = of_atoms.index_add(0, atom, of_blocks).unflatten(1, (-1, weight.shape[1]))
+        density = (of_atoms * weight.index_select(0, self.degree)).sum(2)
+        read = self._blocked(self.harmonics) @ density.index_select(0, atom)
+        factor = 2 * torch.arange(weight.shape[0], device=m.device) + 1
+        own = self.radial.flatten(1) @ (weight * factor[:, None, None]).flatten(0, 1)
+        return read.view(-1, n_channels) - own * m
+
+    def _blocked(self, slots: Tensor) -> Tensor:
+        return slots.view(self.blocks.atom.shape[0], SIZE, slots.shape[1])
