@@ -39,6 +39,7 @@ from siliforce.nn.o3.exact import ExactModule
 from siliforce.nn.o3.spherical_harmonics import SphericalHarmonics
 from siliforce.nn.radial import BesselBasis
 from siliforce.nn.scatter import gather_neighbors, sum_over_neighbors
+from siliforce.nn.silu import silu
 from siliforce.nn.species_table import SpeciesTable
 
 
@@ -129,7 +130,7 @@ class Dense(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., n_in) -> (..., n_out)."""
-        return functional.silu(functional.linear(x, self.weight, self.bias))
+        return silu(functional.linear(x, self.weight, self.bias))
 
 
 class Residual(nn.Module):
@@ -160,8 +161,8 @@ class Embedding(nn.Module):
         assert graph.edge_pairs is not None
         element = self.species(graph.species)
         receive, send, both = self.mix.weight.chunk(3, dim=1)
-        pair = functional.linear(functional.silu(self.radial(rbf)), both, self.mix.bias)
-        return functional.silu(
+        pair = functional.linear(silu(self.radial(rbf)), both, self.mix.bias)
+        return silu(
             (element @ receive.t()).index_select(0, graph.center)
             + gather_neighbors(element @ send.t(), graph)
             + pair.index_select(0, graph.edge_pairs)

@@ -27,8 +27,21 @@ from torch import Tensor
 from siliforce.graph import Graph
 from siliforce.nn.o3.convolution import EdgeBlocks
 
-SIZE = 32
-"""Edges of one atom that are summed in one matrix product."""
+SIZES = (32, 48, 64, 96, 128)
+"""Edges of one atom that may be summed in one matrix product."""
+
+
+def block_size(graph: Graph) -> int:
+    """The largest of `SIZES` that leaves hardly more slots unused than the smallest.
+
+    A large block writes its sums once for many edges. Where counting means waiting for the
+    device, or a compiler would see a size that depends on data, the smallest.
+    """
+    if graph.edge_ptr.device.type != "cpu" or torch.compiler.is_compiling():
+        return SIZES[0]
+    count = graph.edge_ptr.diff()
+    slots = {size: int(((count + size - 1) // size).sum()) * size for size in SIZES}
+    return max(size for size in SIZES if slots[size] <= 1.05 * slots[SIZES[0]])
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class Directions:
             radial: (n_pairs, l_max + 1, n_radial).
             graph: with `Topology(pairs=True)`.
         """
-        blocks = EdgeBlocks.build(graph, SIZE)
+        blocks = EdgeBlocks.build(graph, block_size(graph))
         y = blocks.deal(harmonics)
         f = blocks.deal_pairs(radial.flatten(1)).unflatten(1, radial.shape[1:])
         sizes = [2 * degree + 1 for degree in range(radial.shape[1])]
@@ -85,13 +98,14 @@ class Directions:
         m = self.blocks.deal(messages)
         atom, n_channels = self.blocks.atom, m.shape[1]
         of_blocks = self._blocked(self.waves).transpose(1, 2) @ self._blocked(m)
-        of_atoms = of_blocks.new_zeros(self.n_atoms, *of_blocks.shape[1:])
-        of_atoms = of_atoms.index_add(0, atom, of_blocks).unflatten(1, (-1, weight.shape[1]))
-        density = (of_atoms * weight.index_select(0, self.degree)).sum(2)
+        of_blocks = of_blocks.unflatten(1, (-1, weight.shape[1]))
+        of_blocks = (of_blocks * weight.index_select(0, self.degree)).sum(2)
+        density = of_blocks.new_zeros(self.n_atoms, *of_blocks.shape[1:])
+        density = density.index_add(0, atom, of_blocks)
         read = self._blocked(self.harmonics) @ density.index_select(0, atom)
         factor = 2 * torch.arange(weight.shape[0], device=m.device) + 1
         own = self.radial.flatten(1) @ (weight * factor[:, None, None]).flatten(0, 1)
         return read.view(-1, n_channels) - own * m
 
     def _blocked(self, slots: Tensor) -> Tensor:
-        return slots.view(self.blocks.atom.shape[0], SIZE, slots.shape[1])
+        return slots.view(-1, self.blocks.size, slots.shape[1])

@@ -47,12 +47,14 @@ class EdgeBlocks:
         atom: owner of each block, (n_blocks,).
         neighbor: of each slot, (n_slots,); atom 0 in unused ones.
         pair: undirected pair of each slot, (n_slots,); one past the last in unused ones.
+        size: slots of a block.
     """
 
     slot: Tensor
     atom: Tensor
     neighbor: Tensor
     pair: Tensor
+    size: int = BLOCK
 
     @classmethod
     def build(cls, graph: Graph, size: int = BLOCK) -> EdgeBlocks:
@@ -70,7 +72,7 @@ class EdgeBlocks:
         atom = torch.searchsorted(blocks_end, index, right=True).clamp(max=n_atoms - 1)
         neighbor = ptr.new_zeros(n_blocks * size).index_copy(0, slot, graph.neighbor)
         unused = torch.full_like(neighbor, graph.pair_edges.shape[0])
-        return cls(slot, atom, neighbor, unused.index_copy(0, slot, graph.edge_pairs))
+        return cls(slot, atom, neighbor, unused.index_copy(0, slot, graph.edge_pairs), size)
 
     def deal(self, values: Tensor) -> Tensor:
         """(n_edges, n) -> (n_slots, n), zeros in unused slots."""
