@@ -16,7 +16,20 @@ Gasteiger, Groß, Günnemann, ICLR 2020, arXiv:2003.03123 (DimeNet).
 | h_i | embedding | (n_species, hidden) |
 | t_i | readout | (n_atoms,) |
 
-The edge of atom i to neighbour j carries the message from j to i.
+The edge of atom i to neighbour j carries the message from j to i; α is the angle between the
+directions in which two messages travel.
+
+Equal, with the same weights, to DimeNetPlusPlus of PyTorch Geometric 2.8.1 (MIT licence), given
+complete lists of edges and triplets: its own cap of 32 neighbours makes the energy discontinuous,
+and its own triplets leave out every image of atom i among the k, where a periodic structure must
+leave out the reverse of edge ji alone. Nothing else in it is discontinuous: an edge at the cutoff
+adds to no other edge and to no atom, since both are multiplied by bases that vanish there.
+
+Shared with it, other than in the papers: spherical waves too are multiplied by u(x) / x in place
+of u(x), x = d / c; bases lack powers of the cutoff. Our own: radial functions keep the factor
+sqrt(2) of DimeNet's eq. 7, which the package leaves to the weights; the last layers of the
+readouts start as zero in `paper` alone. Sums over triplets are done at the cost of edges
+(`nn.directional`), and the two matrices of the spherical waves are multiplied first.
 """
 
 from __future__ import annotations
@@ -213,8 +226,8 @@ class Interaction(ExactModule):
 
     def direction_weights(self) -> Tensor:
         """Both projections of the spherical waves in one, (n_spherical, n_radial, width)."""
-        first, second = self.directions
-        return (second.weight @ first.weight).t().unflatten(0, self.shape) * self._scale
+        first, second = self.directions.parameters()
+        return (second @ first).t().unflatten(0, self.shape) * self._scale
 
 
 class Readout(nn.Module):
