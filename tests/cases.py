@@ -51,6 +51,7 @@ class Case:
 CASES = (
     Case("bpnn", {"layers.1.bias.weight": "the last bias adds a constant to the energy"}),
     Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
+    Case("dimenet_pp"),
     Case("mace", scale=20.0),
 )
 

@@ -37,7 +37,7 @@ def natural_paths(l_in: int, l_edge: int, l_out: int) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class EdgeBlocks:
-    """Edges dealt into blocks of `BLOCK`, each block owned by one atom, the last ones not full.
+    """Edges dealt into blocks of one size, each block owned by one atom, the last ones not full.
 
     Where counting them would mean waiting for the device, or a compiler would see a size that
     depends on data, the number of blocks is an upper bound that depends on shapes alone.
@@ -45,40 +45,42 @@ class EdgeBlocks:
     Attributes:
         slot: where each edge goes, (n_edges,).
         atom: owner of each block, (n_blocks,).
-        neighbor: of each slot, (n_blocks * BLOCK,); atom 0 in unused ones.
-        pair: undirected pair of each slot, (n_blocks * BLOCK,); one past the last in unused ones.
+        neighbor: of each slot, (n_slots,); atom 0 in unused ones.
+        pair: undirected pair of each slot, (n_slots,); one past the last in unused ones.
+        size: slots of a block.
     """
 
     slot: Tensor
     atom: Tensor
     neighbor: Tensor
     pair: Tensor
+    size: int = BLOCK
 
     @classmethod
-    def build(cls, graph: Graph) -> EdgeBlocks:
-        """Deal the edges of every atom; the graph needs `Topology(pairs=True)`."""
+    def build(cls, graph: Graph, size: int = BLOCK) -> EdgeBlocks:
+        """Deal the edges of every atom, `size` to a block; needs `Topology(pairs=True)`."""
         assert graph.pair_edges is not None
         assert graph.edge_pairs is not None
         ptr, n_atoms, n_edges = graph.edge_ptr, graph.species.shape[0], graph.n_edges
-        blocks_end = ((ptr.diff() + BLOCK - 1) // BLOCK).cumsum(0)
+        blocks_end = ((ptr.diff() + size - 1) // size).cumsum(0)
         exact = ptr.device.type == "cpu" and not torch.compiler.is_compiling()
-        n_blocks = int(blocks_end[-1]) if exact else n_edges // BLOCK + n_atoms
+        n_blocks = int(blocks_end[-1]) if exact else n_edges // size + n_atoms
         rank = torch.arange(n_edges, device=ptr.device) - ptr[graph.center]
         first = torch.cat([ptr.new_zeros(1), blocks_end])[graph.center]
-        slot = first * BLOCK + rank
+        slot = first * size + rank
         index = torch.arange(n_blocks, device=ptr.device)
         atom = torch.searchsorted(blocks_end, index, right=True).clamp(max=n_atoms - 1)
-        neighbor = ptr.new_zeros(n_blocks * BLOCK).index_copy(0, slot, graph.neighbor)
+        neighbor = ptr.new_zeros(n_blocks * size).index_copy(0, slot, graph.neighbor)
         unused = torch.full_like(neighbor, graph.pair_edges.shape[0])
-        return cls(slot, atom, neighbor, unused.index_copy(0, slot, graph.edge_pairs))
+        return cls(slot, atom, neighbor, unused.index_copy(0, slot, graph.edge_pairs), size)
 
     def deal(self, values: Tensor) -> Tensor:
-        """(n_edges, n) -> (n_blocks * BLOCK, n), zeros in unused slots."""
-        slots = values.new_zeros(self.atom.shape[0] * BLOCK, values.shape[1])
+        """(n_edges, n) -> (n_slots, n), zeros in unused slots."""
+        slots = values.new_zeros(self.neighbor.shape[0], values.shape[1])
         return slots.index_copy(0, self.slot, values)
 
     def deal_pairs(self, values: Tensor) -> Tensor:
-        """(n_pairs, n) -> (n_blocks * BLOCK, n), zeros in unused slots."""
+        """(n_pairs, n) -> (n_slots, n), zeros in unused slots."""
         zero = values.new_zeros(1, values.shape[1])
         return torch.cat([values, zero]).index_select(0, self.pair)
 
