@@ -18,6 +18,7 @@ __all__ = ["MODELS", "Model", "ModelConfig", "RawOutput", "get_model", "list_mod
 MODELS: dict[str, str] = {
     "bpnn": "siliforce.models.bpnn:BPNN",
     "schnet": "siliforce.models.schnet:SchNet",
+    "nequip": "siliforce.models.nequip:NequIP",
     "mace": "siliforce.models.mace:MACE",
 }
 """Name on the command line -> module:class."""
