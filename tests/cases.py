@@ -54,6 +54,7 @@ CASES = (
     Case("bpnn", {"layers.1.bias.weight": "the last bias adds a constant to the energy"}),
     Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
     Case("nequip", scale=20.0, zero_alone=True),
+    Case("allegro", scale=20.0, zero_alone=True),
     Case("mace", scale=20.0),
 )
 

@@ -19,6 +19,7 @@ MODELS: dict[str, str] = {
     "bpnn": "siliforce.models.bpnn:BPNN",
     "schnet": "siliforce.models.schnet:SchNet",
     "nequip": "siliforce.models.nequip:NequIP",
+    "allegro": "siliforce.models.allegro:Allegro",
     "mace": "siliforce.models.mace:MACE",
 }
 """Name on the command line -> module:class."""

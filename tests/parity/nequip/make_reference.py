@@ -66,14 +66,18 @@ def build(settings: dict[str, Any]) -> torch.nn.Module:
     from nequip.utils.global_state import set_global_state
 
     set_global_state()
-    model = NequIPGNNModel(**settings)
+    return randomise(NequIPGNNModel(**settings), 1.4)
+
+
+def randomise(model: torch.nn.Module, std: float) -> torch.nn.Module:
+    """Draw every parameter; `std` so large that all matter and forces are of usual size."""
     torch.manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bessel_weights"):
                 parameter.add_(0.1 * torch.randn_like(parameter))
             else:
-                parameter.normal_(std=1.4)
+                parameter.normal_(std=std)
     return model
 
 

@@ -133,7 +133,7 @@ def from_nequip(
     out |= energy_scale(options, weights, n_species)
     options.finish()
     out["model.types.weight"] = weights.take("type_embed.embed_module.weight")
-    out |= bessel(weights, "bessel_encode", ours.trainable_radial, ours.n_radial)
+    out |= bessel_functions(weights, "bessel_encode", ours.trainable_radial, ours.n_radial)
     for k in range(ours.n_layers):
         out |= layer(weights, ours, k)
     out["model.readout.weights.0"] = weights.take(
@@ -164,7 +164,7 @@ def energy_scale(options: Options, weights: Weights, n_species: int) -> dict[str
     }
 
 
-def bessel(weights: Weights, name: str, trainable: bool, n_radial: int) -> dict[str, Tensor]:
+def bessel_functions(weights: Weights, name: str, trainable: bool, n_radial: int) -> dict[str, Tensor]:
     """Frequencies, in the package without their factor of pi."""
     frequencies = weights.take(f"{name}.bessel_weights").flatten()
     if trainable:

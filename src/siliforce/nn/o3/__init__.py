@@ -11,7 +11,9 @@ from siliforce.nn.o3.convolution import (
     coupling_paths,
     natural_paths,
 )
+from siliforce.nn.o3.environment import EnvironmentProduct, environment
 from siliforce.nn.o3.exact import ExactModule
+from siliforce.nn.o3.fused import BLOCK
 from siliforce.nn.o3.irreps import (
     SCALAR,
     Irrep,
@@ -33,10 +35,12 @@ from siliforce.nn.o3.symmetric import SymmetricContraction, symmetric_basis
 from siliforce.nn.o3.wigner import wigner_3j
 
 __all__ = [
+    "BLOCK",
     "SCALAR",
     "Convolution",
     "DegreeLinear",
     "EdgeBlocks",
+    "EnvironmentProduct",
     "ExactModule",
     "Gate",
     "Irrep",
@@ -47,6 +51,7 @@ __all__ = [
     "UnitMLP",
     "all_irreps",
     "coupling_paths",
+    "environment",
     "layers_of_irreps",
     "natural_irreps",
     "natural_paths",

@@ -148,19 +148,23 @@ class UnitMLP(nn.Module):
         self.weights = nn.ParameterList(torch.randn(a, b) for a, b in pairwise(sizes))
         self.gain = unit_gain("silu") if gain is None else gain
 
+    def matrices(self) -> list[Tensor]:
+        """What each layer multiplies by: weights times their normalisation."""
+        gains = [1.0] + [self.gain] * (len(self.weights) - 1)
+        return [
+            weight * (gain * weight.shape[0] ** -0.5)
+            for weight, gain in zip(self.weights, gains, strict=True)
+        ]
+
     def hidden(self, x: Tensor) -> Tensor:
         """All but the last layer."""
-        gain = 1.0
-        for weight in list(self.weights)[:-1]:
-            x = functional.silu(x @ (weight * (gain * weight.shape[0] ** -0.5)))
-            gain = self.gain
+        for matrix in self.matrices()[:-1]:
+            x = functional.silu(x @ matrix)
         return x
 
     def last(self, x: Tensor) -> Tensor:
         """The last layer."""
-        weight = self.weights[-1]
-        gain = self.gain if len(self.weights) > 1 else 1.0
-        return x @ (weight * (gain * weight.shape[0] ** -0.5))
+        return x @ self.matrices()[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., sizes[0]) -> (..., sizes[-1])."""
