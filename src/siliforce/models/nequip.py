@@ -91,8 +91,8 @@ class NequIP(Model):
     needs = Topology(pairs=True)
     Config = NequIPConfig
     presets: ClassVar[Mapping[str, ModelConfig]] = {
-        # Five layers are the fewest that have a use for odd scalars.
-        "tiny": NequIPConfig(cutoff=4.0, n_channels=3, n_layers=5, radial_hidden=(6,)),
+        # Four layers are the fewest that have a use for features of unnatural parity.
+        "tiny": NequIPConfig(cutoff=4.0, n_channels=3, radial_hidden=(6,)),
         "small": NequIPConfig(cutoff=5.0, n_channels=16, n_layers=3, radial_hidden=(32, 32)),
         "paper": NequIPConfig(cutoff=6.0),
     }

@@ -6,7 +6,8 @@ Run from the root of the checkout, in an environment of its own:
     python -m tests.parity.nequip.make_reference
 
 Everything is made in float64, and every weight is random. Two models: one that uses both parities
-of every degree, odd scalars too, and one of natural parity alone with fixed Bessel functions.
+of every degree (six layers are the fewest in which odd scalars matter), and one of natural parity
+alone with fixed Bessel functions.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SHARED: dict[str, Any] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "both": SHARED
     | {
-        "num_layers": 5,
+        "num_layers": 6,
         "l_max": 2,
         "parity": True,
         "radial_mlp_depth": 2,

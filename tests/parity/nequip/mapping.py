@@ -164,7 +164,9 @@ def energy_scale(options: Options, weights: Weights, n_species: int) -> dict[str
     }
 
 
-def bessel_functions(weights: Weights, name: str, trainable: bool, n_radial: int) -> dict[str, Tensor]:
+def bessel_functions(
+    weights: Weights, name: str, trainable: bool, n_radial: int
+) -> dict[str, Tensor]:
     """Frequencies, in the package without their factor of pi."""
     frequencies = weights.take(f"{name}.bessel_weights").flatten()
     if trainable:
