@@ -81,9 +81,13 @@ class Options:
         if found != expected:
             raise ModelFileError(f"{name} is {found!r}; only {expected!r} can be imported")
 
-    def number(self, name: str) -> float:
-        """An argument that may be one number per type there, and is one number here."""
-        value = self.take(name)
+    def number(self, name: str, default: float | None = None) -> float:
+        """An argument that may be several numbers there, and is one here.
+
+        Raises:
+            ModelFileError: several, or none at all.
+        """
+        value = self.take(name, default)
         if not isinstance(value, (int, float)):
             raise ModelFileError(f"{name} is {value!r}; only one number for all can be imported")
         return float(value)
@@ -118,7 +122,7 @@ def from_nequip(
     weights = Weights(state, "model.func.")
     ours = NequIPConfig(
         cutoff=options.take("r_max"),
-        n_channels=options.number("num_features") if "num_features" in options.rest else 32,
+        n_channels=int(options.number("num_features", 32)),
         l_max=options.take("l_max", 1),
         parity=options.take("parity", True),
         n_layers=options.take("num_layers", 4),
