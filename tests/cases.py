@@ -28,6 +28,7 @@ class Case:
         no_force_gradient: a parameter's name -> why a loss on forces alone cannot reach it.
         overfit_lr, overfit_steps: how its `tiny` preset learns four structures.
         scale: of the potential, so that random weights give forces of usual size, eV.
+        zero_alone: the model says exactly zero of an atom without neighbours, whatever its weights.
         rotation_error: for a model that is equivariant only approximately, the largest error of
             a rotated or inverted prediction over the RMS force; None: rounding alone.
     """
@@ -37,6 +38,7 @@ class Case:
     overfit_lr: float = 1e-2
     overfit_steps: int = 200
     scale: float = 1.3
+    zero_alone: bool = False
     rotation_error: float | None = None
 
     @property
@@ -52,6 +54,8 @@ CASES = (
     Case("bpnn", {"layers.1.bias.weight": "the last bias adds a constant to the energy"}),
     Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
     Case("dimenet_pp"),
+    Case("nequip", scale=20.0, zero_alone=True),
+    Case("allegro", scale=20.0, zero_alone=True),
     Case("mace", scale=20.0),
 )
 

@@ -19,6 +19,8 @@ MODELS: dict[str, str] = {
     "bpnn": "siliforce.models.bpnn:BPNN",
     "schnet": "siliforce.models.schnet:SchNet",
     "dimenet_pp": "siliforce.models.dimenet_pp:DimeNetPP",
+    "nequip": "siliforce.models.nequip:NequIP",
+    "allegro": "siliforce.models.allegro:Allegro",
     "mace": "siliforce.models.mace:MACE",
 }
 """Name on the command line -> module:class."""

@@ -45,6 +45,7 @@ from siliforce.nn.o3 import (
     SymmetricContraction,
     UnitMLP,
     natural_paths,
+    select_product,
     split_degrees,
 )
 from siliforce.nn.radial import BesselBasis
@@ -143,7 +144,7 @@ class Layer(nn.Module):
         n = config.n_channels
         paths = natural_paths(l_in, config.l_max, config.l_max)
         self.convolution = Convolution(paths, config.l_max)
-        per_degree = self.convolution.paths_per_degree
+        per_degree = self.convolution.paths_per_output
         self.enter = DegreeLinear([n] * (l_in + 1), n)
         self.radial = UnitMLP([config.n_radial, *config.radial_hidden, len(paths) * n])
         self.leave = DegreeLinear([count * n for count in per_degree], n)
@@ -172,13 +173,10 @@ class Layer(nn.Module):
 
     def _skip(self, features: Tensor, species: Tensor, dim: int) -> Tensor:
         """Features times the matrix of the atom's species, zero-padded to `dim` components."""
-        table = self.skip.weight
-        chosen = nn.functional.one_hot(species, table.shape[0]).to(features.dtype)
-        kept = []
-        for part, matrices in zip(split_degrees(features), table.unbind(1), strict=False):
-            every = part @ matrices.transpose(0, 1).flatten(1)
-            kept.append(
-                (every.unflatten(2, (table.shape[0], -1)) * chosen[:, None, :, None]).sum(2)
-            )
+        tables = self.skip.weight.unbind(1)
+        kept = [
+            select_product(part, matrices, species)
+            for part, matrices in zip(split_degrees(features), tables, strict=False)
+        ]
         out = torch.cat(kept, dim=1)
         return nn.functional.pad(out, (0, 0, 0, dim - out.shape[1]))

@@ -10,8 +10,8 @@ where the time of the textbook order goes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -19,20 +19,31 @@ from torch import Tensor
 from siliforce.graph import Graph
 from siliforce.nn.o3.exact import ExactModule
 from siliforce.nn.o3.fused import BLOCK, NeighborSum, Path, Plan, plain_sum
+from siliforce.nn.o3.irreps import Irrep, natural_irreps
 from siliforce.nn.o3.wigner import wigner_3j
 
 
-def natural_paths(l_in: int, l_edge: int, l_out: int) -> tuple[Path, ...]:
-    """All couplings of even l1 + l2 + l3, sorted by l3, then l1, l2.
+def coupling_paths(
+    inputs: Sequence[Irrep], l_edge: int, outputs: Sequence[Irrep]
+) -> tuple[Path, ...]:
+    """All couplings that conserve parity, sorted by output, then input, then l2.
 
-    These conserve parity where degree l always has parity (-1)^l.
+    Args:
+        inputs, outputs: the features' irreps, in the order of their components.
+        l_edge: degree of the harmonics, which have natural parity.
     """
-    couplings = product(range(l_out + 1), range(l_in + 1), range(l_edge + 1))
+    starts = [sum(irrep.dim for irrep in inputs[:k]) for k in range(len(inputs))]
     return tuple(
-        Path(l1, l2, l3)
-        for l3, l1, l2 in couplings
-        if abs(l1 - l2) <= l3 <= l1 + l2 and (l1 + l2 + l3) % 2 == 0
+        Path(a.degree, l2, b.degree, start, target)
+        for target, b in enumerate(outputs)
+        for start, a in zip(starts, inputs, strict=True)
+        for l2 in a.harmonics_to(b, l_edge)
     )
+
+
+def natural_paths(l_in: int, l_edge: int, l_out: int) -> tuple[Path, ...]:
+    """`coupling_paths` where degree l always has parity (-1)^l: those of even l1 + l2 + l3."""
+    return coupling_paths(natural_irreps(l_in), l_edge, natural_irreps(l_out))
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class Convolution(ExactModule):
     """The sum at the head of this file, for a fixed set of couplings.
 
     Attributes:
-        paths: the couplings, sorted by l3.
+        paths: the couplings, sorted by output.
     """
 
     _coupling: Tensor
@@ -97,7 +108,7 @@ class Convolution(ExactModule):
     def __init__(self, paths: tuple[Path, ...], l_edge: int) -> None:
         super().__init__()
         self.paths = paths
-        self.l_out = max(p.l3 for p in paths)
+        self.n_outputs = 1 + max(p.target for p in paths)
         columns = []
         for p in paths:
             # Unit variance of each output component for inputs of unit variance.
@@ -108,9 +119,9 @@ class Convolution(ExactModule):
         self.register_constant("_coupling", torch.cat(columns, dim=1).t())
 
     @property
-    def paths_per_degree(self) -> list[int]:
-        """Number of couplings to each output degree."""
-        return [sum(p.l3 == degree for p in self.paths) for degree in range(self.l_out + 1)]
+    def paths_per_output(self) -> list[int]:
+        """Number of couplings to each output."""
+        return [sum(p.target == k for p in self.paths) for k in range(self.n_outputs)]
 
     def forward(
         self, features: Tensor, weights: Tensor, harmonics: Tensor, blocks: EdgeBlocks
@@ -118,13 +129,13 @@ class Convolution(ExactModule):
         """Sum over neighbours.
 
         Args:
-            features: of the atoms, (n_atoms, (l_in + 1)², n_channels).
+            features: of the atoms, (n_atoms, n_components, n_channels).
             weights: R in slots, zero in unused ones, (n_slots, n_paths * n_channels).
             harmonics: Y in slots, (n_slots, (l_edge + 1)²).
             blocks: the edges.
 
         Returns:
-            Per degree l3, (n_atoms, 2 l3 + 1, n_paths_to_l3 * n_channels).
+            Per output, (n_atoms, 2 l3 + 1, n_paths_to_it * n_channels).
         """
         plan = Plan(self.paths, blocks.neighbor, blocks.atom)
         # A compiler differentiates and fuses the plain form by itself.
@@ -132,7 +143,7 @@ class Convolution(ExactModule):
         flat = neighbor_sum(weights, features, self._coupling @ harmonics.t(), plan)
         n_atoms, _, n_channels = features.shape
         pieces = flat.split([(2 * p.l3 + 1) * n_channels for p in self.paths], dim=1)
-        out: list[list[Tensor]] = [[] for _ in range(self.l_out + 1)]
+        out: list[list[Tensor]] = [[] for _ in range(self.n_outputs)]
         for p, piece in zip(self.paths, pieces, strict=True):
-            out[p.l3].append(piece.view(n_atoms, 2 * p.l3 + 1, n_channels))
+            out[p.target].append(piece.view(n_atoms, 2 * p.l3 + 1, n_channels))
         return [torch.cat(group, dim=2) for group in out]

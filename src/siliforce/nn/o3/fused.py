@@ -35,11 +35,24 @@ PIECE = 160_000
 
 @dataclass(frozen=True)
 class Path:
-    """A coupling of feature degree l1 and harmonic degree l2 to degree l3."""
+    """A coupling of feature degree l1 and harmonic degree l2 to degree l3.
+
+    Attributes:
+        l1, l2, l3: the degrees.
+        source: first component of the feature among all components.
+        target: which of the outputs it belongs to.
+    """
 
     l1: int
     l2: int
     l3: int
+    source: int
+    target: int
+
+    @property
+    def components(self) -> slice:
+        """Components of the feature."""
+        return slice(self.source, self.source + 2 * self.l1 + 1)
 
 
 @dataclass(frozen=True)
@@ -79,19 +92,16 @@ class Piece:
         self.neighbor = plan.neighbor[self.slots]
         self.atom = plan.atom[start:stop]
 
-    def neighbors(self, features: Tensor) -> list[Tensor]:
-        """Features of the neighbours, per degree (n_blocks, 2 l + 1, BLOCK * n_channels)."""
+    def neighbors(self, features: Tensor) -> Tensor:
+        """Features of the neighbours, (n_blocks, n_components, BLOCK * n_channels)."""
         rows = features.index_select(0, self.neighbor)
         rows = rows.view(self.n_blocks, BLOCK, -1, self.n_channels).transpose(1, 2)
-        rows = rows.reshape(self.n_blocks, -1, BLOCK * self.n_channels)
-        l_max = round(rows.shape[1] ** 0.5) - 1
-        return [rows[:, d * d : (d + 1) ** 2] for d in range(l_max + 1)]
+        return rows.reshape(self.n_blocks, -1, BLOCK * self.n_channels)
 
-    def add_to_neighbors(self, values: Sequence[Tensor], out: Tensor) -> None:
+    def add_to_neighbors(self, values: Tensor, out: Tensor) -> None:
         """The reverse of `neighbors`: add to what the neighbours have."""
-        rows = torch.cat(list(values), dim=1).view(self.n_blocks, -1, BLOCK, self.n_channels)
-        rows = rows.transpose(1, 2).reshape(-1, *out.shape[1:])
-        out.index_add_(0, self.neighbor, rows)
+        rows = values.view(self.n_blocks, -1, BLOCK, self.n_channels)
+        out.index_add_(0, self.neighbor, rows.transpose(1, 2).reshape(-1, *out.shape[1:]))
 
     def radial(self, weights: Tensor) -> tuple[Tensor, ...]:
         """(n_slots, n_paths * n_channels) -> per path (n_blocks, 1, BLOCK * n_channels)."""
@@ -139,7 +149,7 @@ class Piece:
 def _sums(piece: Piece, radial: Tensor, features: Tensor, coupled: Tensor) -> list[Tensor]:
     """R h T summed in each block, per path (n_blocks, 2 l3 + 1, n_channels)."""
     h, r, t = piece.neighbors(features), piece.radial(radial), piece.coupled(coupled)
-    return [t[k] @ piece.tall(r[k] * h[path.l1]) for k, path in enumerate(piece.paths)]
+    return [t[k] @ piece.tall(r[k] * h[:, path.components]) for k, path in enumerate(piece.paths)]
 
 
 def plain_sum(radial: Tensor, features: Tensor, coupled: Tensor, plan: Plan) -> Tensor:
@@ -160,7 +170,7 @@ class NeighborSum(torch.autograd.Function):
         Args:
             ctx: of autograd.
             radial: R in slots, (n_slots, n_paths * n_channels).
-            features: h, (n_atoms, (l_in + 1)², n_channels).
+            features: h, (n_atoms, n_components, n_channels).
             coupled: T in slots, (sum over paths (2 l3 + 1) (2 l1 + 1), n_slots).
             plan: indices.
 
@@ -204,16 +214,16 @@ class _NeighborSumBackward(torch.autograd.Function):
         for piece in plan.pieces(features.shape[2]):
             h, g = piece.neighbors(features), piece.atoms(gradient)
             r, t = piece.radial(radial), piece.coupled(coupled)
-            dh: list[Tensor] = [torch.zeros_like(x) for x in h]
-            dr, dt = [], []
+            dh, dr, dt = torch.zeros_like(h), [], []
             for k, path in enumerate(plan.paths):
+                h_k = h[:, path.components]
                 u = piece.wide(t[k].transpose(1, 2) @ g[k])
                 if d_radial is not None:
-                    dr.append((u * h[path.l1]).sum(dim=1))
+                    dr.append((u * h_k).sum(dim=1))
                 if d_features is not None:
-                    dh[path.l1].addcmul_(u, r[k])
+                    dh[:, path.components].addcmul_(u, r[k])
                 if d_coupled is not None:
-                    dt.append(g[k] @ piece.tall(r[k] * h[path.l1]).transpose(1, 2))
+                    dt.append(g[k] @ piece.tall(r[k] * h_k).transpose(1, 2))
             if d_radial is not None:
                 piece.write_radial(dr, d_radial)
             if d_features is not None:
@@ -238,9 +248,9 @@ class _NeighborSumBackward(torch.autograd.Function):
             h, g = piece.neighbors(features), piece.atoms(gradient)
             r, t = piece.radial(radial), piece.coupled(coupled)
             ar, bh, ct = piece.radial(a), piece.neighbors(b), piece.coupled(c)
-            dr, dh, dt, dg = [], [torch.zeros_like(x) for x in h], [], []
+            dr, dh, dt, dg = [], torch.zeros_like(h), [], []
             for k, path in enumerate(plan.paths):
-                h_k, b_k, dh_k = h[path.l1], bh[path.l1], dh[path.l1]
+                h_k, b_k, dh_k = (x[:, path.components] for x in (h, bh, dh))
                 u = piece.wide(t[k].transpose(1, 2) @ g[k])
                 v = piece.wide(ct[k].transpose(1, 2) @ g[k])
                 x = piece.tall(r[k] * h_k)
