@@ -19,6 +19,7 @@ MODELS: dict[str, str] = {
     "bpnn": "siliforce.models.bpnn:BPNN",
     "schnet": "siliforce.models.schnet:SchNet",
     "mace": "siliforce.models.mace:MACE",
+    "dpa1": "siliforce.models.dpa1:DPA1",
 }
 """Name on the command line -> module:class."""
 
