@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from siliforce.graph import Graph, Topology
 from siliforce.models.base import Model, ModelConfig, RawOutput
+from siliforce.nn.gated_attention import gated_attention
 from siliforce.nn.scatter import gather_neighbors
 from siliforce.nn.species_table import SpeciesTable
-
-SHIFT = 20.0
-"""Logit of a neighbour at the cutoff is minus this: its weight is as good as none."""
 
 SMALLEST_DEVIATION, UNKNOWN_DEVIATION = 1e-2, 1e-1
 """Bounds the scaling of what hardly varies; deviation of elements without a neighbour."""
@@ -126,10 +124,8 @@ class DPA1(Model):
         switch, matrix, direction, neighbor_types = slots.split(sizes, dim=2)
         own_types = types[:, None].expand_as(neighbor_types)
         g = self.embedding(torch.cat([matrix[..., :1], neighbor_types, own_types], dim=2))
-        cosines = direction @ direction.mT
-        floor = SHIFT * (switch @ switch.mT) - SHIFT
         for layer in self.attention:
-            g = layer(g, switch, floor, cosines, self.mean_neighbors)
+            g = layer(g, switch, direction, self.mean_neighbors)
         moments = matrix.mT @ g / self.mean_neighbors
         descriptor = (moments.mT @ moments[..., : self.config.axis]).flatten(1)
         return self.readout(self.fitting(torch.cat([descriptor, types], dim=1))).squeeze(1)
@@ -185,27 +181,14 @@ class GatedAttention(nn.Module):
 
     def __init__(self, n_columns: int, width: int) -> None:
         super().__init__()
-        self.width = width
-        self.enter = random_linear(n_columns, 3 * width)
+        self.query, self.key, self.value = (random_linear(n_columns, width) for _ in range(3))
         self.leave = random_linear(width, n_columns)
         self.norm = nn.LayerNorm(n_columns)
 
-    def forward(
-        self, g: Tensor, switch: Tensor, floor: Tensor, cosines: Tensor, n_slots: Tensor
-    ) -> Tensor:
-        """New columns of the neighbours.
-
-        Args:
-            g: (n_atoms, width, n_columns).
-        """
-        qkv = self.enter(g).unflatten(2, (3, self.width))
-        norms = torch.linalg.vector_norm(qkv, dim=3)
-        scale = switch / norms
-        q, k, v = (qkv * scale[..., None]).unbind(2)
-        weights = torch.baddbmm(floor, q, k.mT, alpha=self.width**-0.5).exp()
-        empty = (n_slots - g.shape[1]) * math.exp(-SHIFT)
-        total = weights.sum(2, keepdim=True) + empty
-        mixed = torch.bmm(weights * cosines, v) * (switch / total)
+    def forward(self, g: Tensor, switch: Tensor, direction: Tensor, n_slots: Tensor) -> Tensor:
+        """New columns, (n_atoms, max_edges, n_columns), from what `gated_attention` takes."""
+        q, k, v = self.query(g), self.key(g), self.value(g)
+        mixed = gated_attention(q, k, v, switch, direction, n_slots - g.shape[1])
         return self.norm(g + self.leave(mixed))
 
 

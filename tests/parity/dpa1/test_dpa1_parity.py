@@ -39,17 +39,17 @@ UNUSED = r".*\._networks\..*|.*\.(compress_info|compress_data)\.0|.*\.type_embd_
 """The same weights a second time, and tables of compressed models."""
 
 
-def mapped(name: str, array: np.ndarray) -> tuple[str, Tensor] | None:
-    """Our name and value of one of the package's weights; None for what has no part in ours.
+def mapped(name: str, array: np.ndarray) -> dict[str, Tensor]:
+    """Our names and values of one of the package's weights; empty for what has no part in ours.
 
     Raises:
         KeyError: a weight that is not known.
     """
     if re.fullmatch(UNUSED, name):
-        return None
+        return {}
     if re.fullmatch(ZERO, name):
         assert not array.any(), name
-        return None
+        return {}
     pattern = next((p for p in NAMES if re.fullmatch(p, name)), None)
     if pattern is None:
         raise KeyError(f"no weight of ours for {name}")
@@ -58,10 +58,13 @@ def mapped(name: str, array: np.ndarray) -> tuple[str, Tensor] | None:
         # The same for all slots and for the three directions.
         assert (array == array[:, :1]).all()
         assert (array[:, :, 1:] == array[:, :, 1:2]).all()
-        return target, value[:, 0, :2]
+        return {target: value[:, 0, :2]}
     if target.endswith("matrix"):
-        return target.replace("matrix", "weight"), value.t() if value.ndim == 2 else value
-    return target, value
+        target, value = target.replace("matrix", "weight"), value.t() if value.ndim == 2 else value
+    if "enter" in target:
+        parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
+        return {target.replace("enter", part): rows for part, rows in parts}
+    return {target: value}
 
 
 def reference_potential() -> Potential:
@@ -70,9 +73,10 @@ def reference_potential() -> Potential:
     weights: dict[str, Tensor] = {"mean_neighbors": model.mean_neighbors}
     for key in REFERENCE.files:
         kind, name = key.split("/")
-        if kind == "weight" and (pair := mapped(name, REFERENCE[key])):
-            assert pair[0] not in weights
-            weights[pair[0]] = pair[1]
+        if kind == "weight":
+            ours = mapped(name, REFERENCE[key])
+            assert not ours.keys() & weights.keys()
+            weights |= ours
     model.load_state_dict(weights)
     return Potential(model, species, np.zeros(len(species)), pin_isolated=False)
 
