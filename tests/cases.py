@@ -53,7 +53,10 @@ CASES = (
     Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
     Case("mace", scale=20.0),
     Case(
-        "dpa1", {"readout.bias": "the last bias adds a constant to the energy"}, scale=20.0
+        "dpa1",
+        {"readout.bias": "the last bias adds a constant to the energy"},
+        overfit_lr=2e-2,
+        scale=20.0,
     ),
 )
 

@@ -93,7 +93,5 @@ def ghosts(
         nlist[k, data["center"][mine] - k * n_atoms, rank[mine]] = index
         frames.append((unique[:, 0], (unique[:, 1:].double() @ data["cell"][k]).float()))
     pad = torch.nn.utils.rnn.pad_sequence
-    atom, translation = (
-        pad([frame[i] for frame in frames], batch_first=True) for i in range(2)
-    )
+    atom, translation = (pad([frame[i] for frame in frames], batch_first=True) for i in range(2))
     return atom, translation, nlist

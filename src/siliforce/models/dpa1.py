@@ -1,4 +1,41 @@
-"""DPA-1: neighbours weighted by attention."""
+"""DPA-1: neighbours weighted by attention.
+
+A network turns the distance of every neighbour, and the elements of both atoms, into a row of an
+embedding matrix G. In the attention layers the neighbours of one atom look at each other: a row
+becomes a mean of all rows, weighted by how alike they are and by the cosine of the angle between
+the two neighbours. Products of G with the environment matrix R are summed to a descriptor that
+rotations and exchanges of like atoms leave alone; one network for all elements makes the energy.
+
+Zhang, Bi, Dai, Jiang, Liu, Zhang, Wang, npj Comput. Mater. 10, 94 (2024), arXiv:2208.08236.
+
+| paper symbol | name | shape |
+|---|---|---|
+| R^i | matrix | (n_atoms, n_slots, 4) |
+| A^i, A^j | types, neighbor_types | (n_atoms, type_width), (n_atoms, n_slots, type_width) |
+| G^(i,l) | g | (n_atoms, n_slots, n_columns) |
+| Q, K, V | q, k, v | (n_atoms, n_slots, attention_width) |
+| N_c | mean_neighbors | () |
+| D^i | descriptor | (n_atoms, n_columns * axis) |
+
+A slot is an edge of an atom; atoms have as many as the one with most edges, the others are empty.
+
+Equal, with the same weights, to the descriptor `se_atten` (`tebd_input_mode` concat, with
+`smooth_type_embedding`, `attn_dotr` and `set_davg_zero`) and the energy fitting net of deepmd-kit
+3.2.0 (LGPL-3.0), PyTorch backend. There, N_c is `sel`: the neighbours an
+atom has room for divide the descriptor, and empty slots count in the denominator of the attention.
+Here both are smooth functions of a number that cuts nothing off, since an empty slot weighs as
+much as a neighbour at the cutoff, and the number is `mean_neighbors`, of the training set.
+
+Deviations: no neighbour is ever left out. The environment matrix is divided by deviations over
+the edges alone, where deepmd-kit counts empty slots as zeros, and their three directions share a
+mean of zero; no mean is subtracted, or atoms would enter with a jump. The one-hot network of the
+elements is the table that it is. Energies per element belong to the potential.
+
+The sizes in `paper` and its learning rate, 1e-3 to 3.51e-8, are those of the authors' own example
+for this descriptor (water/se_atten in deepmd-kit); the text of the paper was not at hand to
+compare, nor are the settings public with which the 2023 benchmark ran DPA-1. Batches and the
+loss are the benchmark's: the example raises the weight of energies while it trains.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +55,7 @@ from siliforce.nn.scatter import gather_neighbors
 from siliforce.nn.species_table import SpeciesTable
 
 SMALLEST_DEVIATION, UNKNOWN_DEVIATION = 1e-2, 1e-1
-"""Bounds the scaling of what hardly varies; deviation of elements without a neighbour."""
+"""Least deviation to divide by, and the one of elements without a neighbour."""
 
 
 class DPA1Config(ModelConfig):
@@ -181,7 +218,10 @@ class GatedAttention(nn.Module):
 
     def __init__(self, n_columns: int, width: int) -> None:
         super().__init__()
-        self.query, self.key, self.value = (random_linear(n_columns, width) for _ in range(3))
+        # The authors draw the three as one layer.
+        self.query, self.key, self.value = (
+            random_linear(n_columns, width, fan_out=3 * width) for _ in range(3)
+        )
         self.leave = random_linear(width, n_columns)
         self.norm = nn.LayerNorm(n_columns)
 
@@ -205,9 +245,9 @@ def smooth_switch(lengths: Tensor, start: float, end: float) -> Tensor:
     return u**3 * (u * (15 - 6 * u) - 10) + 1
 
 
-def random_linear(n_in: int, n_out: int) -> nn.Linear:
+def random_linear(n_in: int, n_out: int, fan_out: int | None = None) -> nn.Linear:
     """A linear layer as the authors initialise it."""
     layer = nn.Linear(n_in, n_out)
-    nn.init.normal_(layer.weight, std=1 / math.sqrt(n_in + n_out))
+    nn.init.normal_(layer.weight, std=1 / math.sqrt(n_in + (fan_out or n_out)))
     nn.init.normal_(layer.bias)
     return layer

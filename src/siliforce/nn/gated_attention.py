@@ -12,6 +12,7 @@ only, in the processor's cache, and are made again for the derivatives rather th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -119,20 +120,24 @@ def _pieces(q: Tensor) -> list[slice]:
     return [slice(start, start + step) for start in range(0, n_atoms, step)]
 
 
+def _cut(arguments: Sequence[Tensor], piece: slice) -> list[Tensor]:
+    """The piece of all arguments but the last, which belongs to all atoms."""
+    return [*(x[piece] for x in arguments[:-1]), arguments[-1]]
+
+
 class _Attend(torch.autograd.Function):
     """`attend` by pieces; what it saves are its arguments."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Tensor) -> Tensor:
         ctx.save_for_backward(*arguments)
-        *arrays, n_empty = arguments
-        out = torch.empty_like(arrays[0])
+        out = torch.empty_like(arguments[0])
         for piece in _pieces(out):
-            out[piece] = attend(*(x[piece] for x in arrays), n_empty)
+            out[piece] = attend(*_cut(arguments, piece))
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return *_AttendGradient.apply(gradient, *ctx.saved_tensors), None
 
 
@@ -142,10 +147,9 @@ class _AttendGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(*arguments)
-        *arrays, n_empty = arguments
-        out = tuple(torch.empty_like(x) for x in arrays[1:])
-        for piece in _pieces(arrays[0]):
-            results = attend_gradient(*(x[piece] for x in arrays), n_empty)
+        out = tuple(torch.empty_like(x) for x in arguments[1:-1])
+        for piece in _pieces(out[0]):
+            results = attend_gradient(*_cut(arguments, piece))
             for whole, result in zip(out, results, strict=True):
                 whole[piece] = result
         return out
@@ -153,12 +157,12 @@ class _AttendGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        *arrays, n_empty = ctx.saved_tensors
-        out = [torch.empty_like(x) for x in arrays]
-        for piece in _pieces(arrays[0]):
+        out = [torch.empty_like(x) for x in ctx.saved_tensors[:-1]]
+        for piece in _pieces(out[0]):
+            *parts, n_empty = _cut(ctx.saved_tensors, piece)
+            leaves = [x.detach().requires_grad_() for x in parts]
             with torch.enable_grad():
-                leaves = [x[piece].detach().requires_grad_() for x in arrays]
-                results = attend_gradient(*leaves, n_empty)
+                results = attend_gradient(*[*leaves, n_empty])
             found = torch.autograd.grad(results, leaves, [x[piece] for x in cotangents])
             for whole, result in zip(out, found, strict=True):
                 whole[piece] = result

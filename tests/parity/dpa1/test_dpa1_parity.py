@@ -117,7 +117,7 @@ def test_every_weight_counts() -> None:
 
 
 def test_an_unknown_weight_is_refused() -> None:
-    with pytest.raises(KeyError, match="descriptor.another.matrix"):
+    with pytest.raises(KeyError, match="no weight of ours"):
         mapped("descriptor.another.matrix", np.zeros((2, 2)))
 
 
