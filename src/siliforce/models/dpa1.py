@@ -94,12 +94,12 @@ class DPA1(Model):
     presets: ClassVar[Mapping[str, ModelConfig]] = {
         "tiny": DPA1Config(
             cutoff=4.0,
-            embedding=(6, 12),
+            embedding=(8, 16),
             axis=4,
             type_width=3,
             attention_width=8,
             n_layers=2,
-            fitting=(16, 16),
+            fitting=(32, 32),
         ),
         "small": DPA1Config(
             cutoff=5.0, embedding=(16, 32), axis=8, attention_width=32, fitting=(64, 64, 64)
