@@ -57,6 +57,7 @@ CASES = (
     Case("nequip", scale=20.0, zero_alone=True),
     Case("allegro", scale=20.0, zero_alone=True),
     Case("mace", scale=20.0),
+    Case("dpa1", {"readout.bias": "the last bias adds a constant to the energy"}, scale=8.0),
 )
 
 

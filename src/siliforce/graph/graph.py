@@ -14,6 +14,7 @@ from siliforce.graph.neighbors import NeighborList, neighbor_list
 from siliforce.graph.topology import (
     Topology,
     closed,
+    edge_slots,
     nearest,
     reverse_edges,
     triplets,
@@ -80,6 +81,7 @@ class Graph:
         reverse_edges: (n_edges,), or None.
         pair_edges: one edge of each undirected pair, (n_pairs,), or None.
         edge_pairs: undirected pair of each edge, (n_edges,), or None.
+        slots: edges of each atom, n_edges in empty slots, (n_atoms, max_edges), or None.
     """
 
     numbers: Tensor
@@ -97,6 +99,7 @@ class Graph:
     reverse_edges: Tensor | None = None
     pair_edges: Tensor | None = None
     edge_pairs: Tensor | None = None
+    slots: Tensor | None = None
 
     @property
     def n_atoms(self) -> int:
@@ -144,8 +147,13 @@ class Graph:
         the fields that models read are extended.
         """
         extra = torch.arange(n_species, device=self.species.device)
+        slots = self.slots
+        if slots is not None:
+            empty = slots.new_full((n_species, slots.shape[1]), self.n_edges)
+            slots = torch.cat([slots, empty])
         return replace(
             self,
+            slots=slots,
             species=torch.cat([self.species, extra]),
             edge_ptr=torch.cat([self.edge_ptr, self.edge_ptr[-1:].expand(n_species)]),
         )
@@ -244,6 +252,7 @@ def assemble(
         reverse_edges=reverse_edges(*by_image) if topology.reverse_edges else None,
         pair_edges=pair_edges,
         edge_pairs=edge_pairs,
+        slots=edge_slots(edge_ptr, center) if topology.slots else None,
     )
 
 

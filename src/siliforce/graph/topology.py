@@ -23,6 +23,8 @@ class Topology:
         reverse_edges: for every edge the edge that runs the other way.
         pairs: edges grouped with their reverse, for models that compute a function of the length
             once for both directions.
+        slots: edges of every atom side by side, for models that relate all neighbours of an atom
+            to each other by matrix products.
         max_neighbors: keep only so many nearest neighbours per atom. For comparison with the
             2023 benchmark alone: it makes the energy discontinuous.
     """
@@ -31,6 +33,7 @@ class Topology:
     closed_triplets: bool = False
     reverse_edges: bool = False
     pairs: bool = False
+    slots: bool = False
     max_neighbors: int | None = None
 
 
@@ -103,6 +106,24 @@ def undirected_pairs(
     is_first = first == edges
     rank = torch.cumsum(is_first, 0) - 1
     return edges[is_first], rank[first]
+
+
+def edge_slots(edge_ptr: Tensor, center: Tensor) -> Tensor:
+    """Edges of every atom side by side, as many columns as the atom with the most edges has.
+
+    Args:
+        edge_ptr: first edge of each atom, (n_atoms + 1,).
+        center: (n_edges,), sorted.
+
+    Returns:
+        Index of each edge, one past the last in empty slots; (n_atoms, max_edges).
+    """
+    n_atoms, n_edges = edge_ptr.shape[0] - 1, center.shape[0]
+    width = int(edge_ptr.diff().max()) if n_edges else 0
+    slots = torch.full((n_atoms, width), n_edges, device=center.device)
+    edges = torch.arange(n_edges, device=center.device)
+    slots[center, edges - edge_ptr[center]] = edges
+    return slots
 
 
 def _find_reverse(

@@ -22,6 +22,7 @@ MODELS: dict[str, str] = {
     "nequip": "siliforce.models.nequip:NequIP",
     "allegro": "siliforce.models.allegro:Allegro",
     "mace": "siliforce.models.mace:MACE",
+    "dpa1": "siliforce.models.dpa1:DPA1",
 }
 """Name on the command line -> module:class."""
 
