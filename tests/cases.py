@@ -30,6 +30,8 @@ class Case:
         scale: of the potential, so that random weights give forces of usual size, eV.
         rotation_error: for a model that is equivariant only approximately, the largest error of
             a rotated or inverted prediction over the RMS force; None: rounding alone.
+        zero_alone: why the model says exactly zero of an isolated atom, whatever its weights;
+            empty if it does not.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Case:
     overfit_steps: int = 200
     scale: float = 1.3
     rotation_error: float | None = None
+    zero_alone: str = ""
 
     @property
     def direct(self) -> bool:
@@ -51,6 +54,22 @@ class Case:
 CASES = (
     Case("bpnn", {"layers.1.bias.weight": "the last bias adds a constant to the energy"}),
     Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
+    Case("gemnet_t", zero_alone="energies are sums over edges and no layer has a bias"),
+    Case(
+        "gemnet_dt",
+        {
+            f"outputs.{k}.{name}.weight": "energies have layers of their own in each output"
+            for k in range(3)
+            for name in (
+                "energy",
+                "atom_update.filter",
+                "atom_update.enter",
+                "atom_update.residuals.0.first",
+                "atom_update.residuals.0.second",
+            )
+        },
+        zero_alone="energies are sums over edges and no layer has a bias",
+    ),
     Case("mace", scale=20.0),
 )
 

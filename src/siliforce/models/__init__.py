@@ -18,6 +18,8 @@ __all__ = ["MODELS", "Model", "ModelConfig", "RawOutput", "get_model", "list_mod
 MODELS: dict[str, str] = {
     "bpnn": "siliforce.models.bpnn:BPNN",
     "schnet": "siliforce.models.schnet:SchNet",
+    "gemnet_t": "siliforce.models.gemnet:GemNetT",
+    "gemnet_dt": "siliforce.models.gemnet:GemNetDT",
     "mace": "siliforce.models.mace:MACE",
 }
 """Name on the command line -> module:class."""
