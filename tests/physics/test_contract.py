@@ -283,7 +283,7 @@ def test_direct_forces_are_not_derivatives(case: Case) -> None:
         moved = atoms.copy()
         moved.positions[0] += step
         path.append(moved)
-    forces = predict(potential, *path).forces.view(len(path), -1, 3)[:, 0].double().numpy()
+    forces = predict(potential, *path).forces.view(len(path), -1, 3)[:, 0].detach().numpy()
     tangent = 2 * np.pi / len(path) * np.stack([-circle[:, 1], circle[:, 0], circle[:, 2]], axis=1)
     work = (forces * tangent).sum()
     scale = np.abs(forces * tangent).sum()
