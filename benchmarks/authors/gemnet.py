@@ -1,4 +1,4 @@
-"""The authors' GemNet-T, in an environment of its own, for the comparison in `benchmarks/models.py`.
+"""The authors' GemNet-T and -dT, in an environment of their own, for `benchmarks/models.py`.
 
     pip install torch==2.13.0 torch_geometric==2.8.1 ase==3.29.0 sympy scipy matplotlib tqdm \
         pyyaml xxhash requests psutil aiohttp

@@ -14,7 +14,7 @@ Gasteiger, Becker, Günnemann, NeurIPS 2021, arXiv:2106.08903.
 | m_ca | edges | (n_edges, edge_width) |
 | e_RBF(x_ca) | Basis.edge | (n_edges, n_radial) |
 | e_CBF(x_ca, φ_cab) | Basis.angle and Basis.harmonics | (n_edges, cbf_width, n_spherical), ... |
-| sum over b of Y_l0(φ_cab) m_ba | legendre_sums | (n_edges, n_spherical, triplet_width) |
+| sum over b of Y_l0(φ_cab) m_ba | legendre_sums | (n_edges, triplet_width, n_spherical) |
 | W_bilinear | Triplets.bilinear | (triplet_width, cbf_width, bilinear_width) |
 | scaling factors | ScaleFactor.value | () |
 | E_a | atom_energy | (n_atoms,) |
@@ -47,6 +47,7 @@ from siliforce.graph import Graph, Topology
 from siliforce.models.base import Model, ModelConfig, RawOutput
 from siliforce.nn.angle_sum import legendre_sums
 from siliforce.nn.cutoff import polynomial_envelope
+from siliforce.nn.fused_silu import scaled_silu, skip_silu
 from siliforce.nn.o3 import EdgeBlocks, SphericalHarmonics
 from siliforce.nn.radial import BesselBasis
 from siliforce.nn.scale_factor import ScaleFactor, fit_scale_factors
@@ -54,6 +55,8 @@ from siliforce.nn.scatter import gather_neighbors, sum_over_neighbors
 from siliforce.nn.species_table import SpeciesTable
 
 SQRT_HALF = math.sqrt(0.5)
+GAIN = 1 / 0.6
+"""Of the activation silu."""
 
 
 class GemNetConfig(ModelConfig):
@@ -164,9 +167,7 @@ class GemNetT(Model):
         shape = (c.n_spherical, c.n_radial, c.cbf_width)
         self.project_angle = nn.Parameter(he_orthogonal(torch.empty(shape)))
         bound = math.sqrt(3.0)
-        self.embedding = SpeciesTable(
-            torch.empty(n_species, c.atom_width).uniform_(-bound, bound)
-        )
+        self.embedding = SpeciesTable(torch.empty(n_species, c.atom_width).uniform_(-bound, bound))
         self.edge_embedding = EdgeEmbedding(c.atom_width, c.n_radial, c.edge_width)
         self.interactions = nn.ModuleList(Interaction(c) for _ in range(c.n_layers))
         self.outputs = nn.ModuleList(Output(c, direct) for _ in range(c.n_layers + 1))
@@ -276,8 +277,8 @@ class Triplets(nn.Module):
         x = activate(self.down(x))
         sums = legendre_sums(x, basis.harmonics, basis.blocks, graph.species.shape[0])
         # Bilinear in the functions of the angle and the features.
-        products = (basis.angle @ sums).transpose(1, 2).flatten(1)
-        out = products @ self.bilinear.flatten(0, 1)
+        products = sums @ basis.angle.transpose(1, 2)
+        out = products.flatten(1) @ self.bilinear.flatten(0, 1)
         degree = graph.edge_ptr.diff().index_select(0, graph.center)
         out = self.scale_sum(out, x, degree - 1)
         reverse = activate(self.up_reverse(out)).index_select(0, graph.reverse_edges)
@@ -295,7 +296,7 @@ class EdgeEmbedding(nn.Module):
     def forward(self, atoms: Tensor, edges: Tensor, graph: Graph) -> Tensor:
         """(n_atoms, atom_width) and (n_edges, edge_width) -> (n_edges, n_out)."""
         n = self.atom_width
-        neighbor, center, edge = self.layer.weight.split([n, n, edges.shape[1] ], dim=1)
+        neighbor, center, edge = self.layer.weight.split([n, n, edges.shape[1]], dim=1)
         # The products with atoms' features are made per atom, not per edge.
         x = gather_neighbors(functional.linear(atoms, neighbor), graph)
         x = x + functional.linear(atoms, center).index_select(0, graph.center)
@@ -365,12 +366,13 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, width) -> (n, width)."""
-        return (x + activate(self.second(activate(self.first(x))))) * SQRT_HALF
+        hidden = self.second(activate(self.first(x)))
+        return skip_silu(x, hidden, GAIN * SQRT_HALF, SQRT_HALF)
 
 
 def activate(x: Tensor) -> Tensor:
     """silu, scaled so that a unit variance stays near one."""
-    return functional.silu(x) / 0.6
+    return scaled_silu(x, GAIN)
 
 
 def linear(n_in: int, n_out: int) -> nn.Linear:

@@ -26,7 +26,7 @@ def legendre_sums(features: Tensor, harmonics: Tensor, blocks: EdgeBlocks, n_ato
         n_atoms: length of the species.
 
     Returns:
-        (n_edges, l_max + 1, n_channels).
+        (n_edges, n_channels, l_max + 1).
     """
     n_channels, dim = features.shape[1], harmonics.shape[1]
     y = blocks.deal(harmonics).view(-1, BLOCK, dim)
@@ -37,5 +37,5 @@ def legendre_sums(features: Tensor, harmonics: Tensor, blocks: EdgeBlocks, n_ato
     for degree in range(round(dim**0.5)):
         rows = slice(degree**2, (degree + 1) ** 2)
         sums.append((y[:, :, rows] / (2 * degree + 1)) @ density[:, rows])
-    every = torch.stack(sums, dim=2).flatten(0, 1).index_select(0, blocks.slot)
-    return every - features[:, None]
+    every = torch.stack(sums, dim=3).flatten(0, 1).index_select(0, blocks.slot)
+    return every - features[:, :, None]

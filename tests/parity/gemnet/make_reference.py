@@ -8,7 +8,7 @@ Run from the root of the checkout, in an environment of its own:
     python -m tests.parity.gemnet.make_reference
 
 fairchem-core 1.10.0 asks for an older torch and for torch-scatter and torch-sparse, which have no
-wheels for this one; the four operations its model needs of them are supplied by `stand_ins`.
+wheels for this one; the operations its model needs of them are those of the speed comparison.
 Pairs are found by going through all images, without siliforce's neighbour list, and handed to the
 model in float64, where the package rounds lattice translations to float32. Its Bessel frequencies
 are weights and random like all others. The package refuses structures without edges or without
@@ -17,12 +17,10 @@ angles: a bent molecule stands for the isolated atom and the dimer of other mode
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from importlib.metadata import distribution
 from itertools import product
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,59 +55,6 @@ FITTED_ON = ("crystal", "amorphous", "self_images")
 """Structures of the batch on which scale factors are fitted."""
 
 
-# -- what the package needs of torch-scatter and torch-sparse ---------------------------------
-
-
-def scatter(values: Tensor, index: Tensor, dim: int, dim_size: int, reduce: str) -> Tensor:
-    """Sum of the rows that go to the same place."""
-    assert dim == 0
-    assert reduce in ("add", "sum")
-    return values.new_zeros(int(dim_size), *values.shape[1:]).index_add(0, index, values)
-
-
-def segment_csr(values: Tensor, pointer: Tensor, reduce: str = "sum") -> Tensor:
-    """Sums of consecutive runs."""
-    ends = torch.cat([values.new_zeros(1), values.cumsum(0)])[pointer]
-    return ends.diff()
-
-
-class SparseTensor:
-    """A matrix given by its entries, of which rows can be selected."""
-
-    def __init__(self, row: Tensor, col: Tensor, value: Tensor, sparse_sizes: tuple[int, int]):
-        order = torch.argsort(row * sparse_sizes[1] + col, stable=True)
-        self.rows, self.values = row[order], value[order]
-        self.start = torch.searchsorted(self.rows, torch.arange(sparse_sizes[0] + 1))
-
-    def __getitem__(self, rows: Tensor) -> SimpleNamespace:
-        counts = self.start.diff()[rows]
-        row = torch.repeat_interleave(torch.arange(len(rows)), counts)
-        first = torch.repeat_interleave(self.start[rows] - counts.cumsum(0) + counts, counts)
-        values = self.values[first + torch.arange(len(row))]
-        return SimpleNamespace(
-            storage=SimpleNamespace(value=lambda: values, row=lambda: row),
-        )
-
-
-def stand_ins() -> None:
-    """Make the package's GemNet importable without torch-scatter, torch-sparse and its extras."""
-    for name, members in (
-        ("torch_scatter", {"scatter": scatter, "segment_csr": segment_csr, "segment_coo": None}),
-        ("torch_sparse", {"SparseTensor": SparseTensor}),
-    ):
-        sys.modules.setdefault(name, ModuleType(name)).__dict__.update(members)
-    package = distribution("fairchem-core")
-    # Their __init__ files import what only the package's data sets and downloads need.
-    for name in ("fairchem.core", "fairchem.core.models"):
-        module = ModuleType(name)
-        module.__path__ = [str(package.locate_file(name.replace(".", "/")))]
-        module.__dict__["__version__"] = package.version
-        sys.modules.setdefault(name, module)
-
-
-# -- the reference ----------------------------------------------------------------------------
-
-
 def structures() -> dict[str, Atoms]:
     """The structures of the contract test that have edges, and a bent molecule."""
     molecule = Atoms("SiO2", positions=[[0.1, 0.2, 0.3], [1.2, 1.1, 1.0], [-1.3, 1.0, 0.2]])
@@ -134,6 +79,8 @@ def brute_force_pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarr
 
 def build(direct: bool) -> Any:
     """The package's model, every parameter and scale factor random."""
+    from benchmarks.authors.gemnet import stand_ins
+
     stand_ins()
     from fairchem.core.models.gemnet.gemnet import GemNetT  # type: ignore[import-not-found]
 
@@ -181,9 +128,7 @@ def batch_of(batch: Sequence[Atoms]) -> tuple[Any, Any]:
     center, neighbor = torch.from_numpy(pairs).T
     shifts = torch.from_numpy(np.concatenate([images for _, images in found]))
     translation = torch.from_numpy(
-        np.concatenate(
-            [images @ a.cell.array for (_, images), a in zip(found, batch, strict=True)]
-        )
+        np.concatenate([images @ a.cell.array for (_, images), a in zip(found, batch, strict=True)])
     )
 
     def generate_graph(data: Any) -> Any:

@@ -18,7 +18,7 @@ _RULES = {
     r"atom_emb\.embeddings\.weight": "embedding.weight",
     r"edge_emb\.dense\.linear\.weight": "edge_embedding.layer.weight",
     r"int_blocks\.(\d+)\.dense_ca\.linear\.weight": "interactions.{0}.keep.weight",
-    r"int_blocks\.(\d+)\.concat_layer\.dense\.linear\.weight": "interactions.{0}.concat.layer.weight",
+    r"int_blocks\.(\d+)\.concat_layer\.dense\.linear\.(.+)": "interactions.{0}.concat.layer.{1}",
     r"int_blocks\.(\d+)\.trip_interaction\.(.+)": "interactions.{0}.triplets.{1}",
     r"int_blocks\.(\d+)\.atom_update\.(.+)": "interactions.{0}.atom_update.{1}",
     r"int_blocks\.(\d+)\.layers_before_skip\.(\d+)\.(.+)": "interactions.{0}.before_skip.{1}.{2}",
