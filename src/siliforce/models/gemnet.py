@@ -108,6 +108,7 @@ class GemNetT(Model):
     reference = "Gasteiger et al., NeurIPS 2021, arXiv:2106.08903"
     needs = Topology(pairs=True, reverse_edges=True)
     Config = GemNetConfig
+    widths = ("atom_width", "edge_width", "triplet_width", "bilinear_width")
     presets: ClassVar[Mapping[str, ModelConfig]] = {
         "tiny": GemNetConfig(
             cutoff=4.0,

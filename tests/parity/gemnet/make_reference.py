@@ -79,7 +79,7 @@ def brute_force_pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarr
 
 def build(direct: bool) -> Any:
     """The package's model, every parameter and scale factor random."""
-    from benchmarks.authors.gemnet import stand_ins
+    from benchmarks.authors.gemnet_t import stand_ins
 
     stand_ins()
     from fairchem.core.models.gemnet.gemnet import GemNetT  # type: ignore[import-not-found]

@@ -1,4 +1,4 @@
-"""The authors' GemNet-T and -dT, in an environment of their own, for `benchmarks/models.py`.
+"""fairchem-core 1.10.0's GemNet-T.
 
     pip install torch==2.13.0 torch_geometric==2.8.1 ase==3.29.0 sympy scipy matplotlib tqdm \
         pyyaml xxhash requests psutil aiohttp
@@ -24,7 +24,7 @@ from torch import Tensor
 def build(
     data: dict[str, Tensor], direct: bool = False
 ) -> tuple[torch.nn.Module, Callable[[bool], tuple[Tensor, Tensor]]]:
-    """The package's model and `evaluate(training) -> energy, forces`."""
+    """The package's model, forces direct or not, and `evaluate(training) -> energy, forces`."""
     stand_ins()
     from fairchem.core.models.base import GraphData  # type: ignore[import-not-found]
     from fairchem.core.models.gemnet.gemnet import GemNetT  # type: ignore[import-not-found]
@@ -81,13 +81,6 @@ def build(
         return answer["energy"].squeeze(1), answer["forces"]
 
     return model, evaluate
-
-
-def build_direct(
-    data: dict[str, Tensor],
-) -> tuple[torch.nn.Module, Callable[[bool], tuple[Tensor, Tensor]]]:
-    """The same for GemNet-dT."""
-    return build(data, direct=True)
 
 
 def stand_ins() -> None:
