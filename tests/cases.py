@@ -28,9 +28,10 @@ class Case:
         no_force_gradient: a parameter's name -> why a loss on forces alone cannot reach it.
         overfit_lr, overfit_steps: how its `tiny` preset learns four structures.
         scale: of the potential, so that random weights give forces of usual size, eV.
-        zero_alone: the model says exactly zero of an atom without neighbours, whatever its weights.
         rotation_error: for a model that is equivariant only approximately, the largest error of
             a rotated or inverted prediction over the RMS force; None: rounding alone.
+        zero_alone: why the model says exactly zero of an isolated atom, whatever its weights;
+            empty if it does not.
     """
 
     model: str
@@ -38,8 +39,8 @@ class Case:
     overfit_lr: float = 1e-2
     overfit_steps: int = 200
     scale: float = 1.3
-    zero_alone: bool = False
     rotation_error: float | None = None
+    zero_alone: str = ""
 
     @property
     def direct(self) -> bool:
@@ -54,8 +55,24 @@ CASES = (
     Case("bpnn", {"layers.1.bias.weight": "the last bias adds a constant to the energy"}),
     Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
     Case("dimenet_pp"),
-    Case("nequip", scale=20.0, zero_alone=True),
-    Case("allegro", scale=20.0, zero_alone=True),
+    Case("nequip", scale=20.0, zero_alone="nothing that an atom says of itself has a bias"),
+    Case("allegro", scale=20.0, zero_alone="energies are sums over edges"),
+    Case("gemnet_t", zero_alone="energies are sums over edges and no layer has a bias"),
+    Case(
+        "gemnet_dt",
+        {
+            f"outputs.{k}.{name}.weight": "energies have layers of their own in each output"
+            for k in range(3)
+            for name in (
+                "energy",
+                "atom_update.filter",
+                "atom_update.enter",
+                "atom_update.residuals.0.first",
+                "atom_update.residuals.0.second",
+            )
+        },
+        zero_alone="energies are sums over edges and no layer has a bias",
+    ),
     Case("mace", scale=20.0),
     Case("dpa1", {"readout.bias": "the last bias adds a constant to the energy"}, scale=8.0),
 )

@@ -21,6 +21,8 @@ MODELS: dict[str, str] = {
     "dimenet_pp": "siliforce.models.dimenet_pp:DimeNetPP",
     "nequip": "siliforce.models.nequip:NequIP",
     "allegro": "siliforce.models.allegro:Allegro",
+    "gemnet_t": "siliforce.models.gemnet:GemNetT",
+    "gemnet_dt": "siliforce.models.gemnet:GemNetDT",
     "mace": "siliforce.models.mace:MACE",
     "dpa1": "siliforce.models.dpa1:DPA1",
 }
