@@ -19,6 +19,7 @@ MODELS: dict[str, str] = {
     "bpnn": "siliforce.models.bpnn:BPNN",
     "schnet": "siliforce.models.schnet:SchNet",
     "mace": "siliforce.models.mace:MACE",
+    "scn": "siliforce.models.scn:SCN",
 }
 """Name on the command line -> module:class."""
 
