@@ -14,9 +14,10 @@ from torch.nn import functional
 from siliforce.graph import Graph, Topology
 from siliforce.models.base import Model, ModelConfig, RawOutput
 from siliforce.nn.cutoff import polynomial_envelope
+from siliforce.nn.mlp import unit_gain
 from siliforce.nn.o3.exact import ExactModule
 from siliforce.nn.o3.frames import FrameHarmonics, bisector_frames
-from siliforce.nn.o3.sphere import harmonics_at, sphere_grid, spiral_points
+from siliforce.nn.o3.sphere import gauss_points, harmonics_at, sphere_grid, spiral_points
 from siliforce.nn.pieces import in_pieces
 from siliforce.nn.radial import GaussianBasis
 from siliforce.nn.scatter import with_ghosts
@@ -38,14 +39,16 @@ class SCNConfig(ModelConfig):
     far_hidden: int = Field(16, gt=0, description="hidden units of far messages")
     smooth: bool = Field(
         True,
-        description="near messages fade into far ones with the distance, and these at the cutoff, "
-        "and sampling points balance; false: the authors' form, whose energy jumps",
+        description="near messages fade into far ones with the distance, and these at the cutoff; "
+        "messages know no handedness; false: the authors' form, whose energy jumps",
     )
     near_cutoff: float = Field(4.0, gt=0, description="where near messages end if smooth, Å")
     n_near: int = Field(12, gt=0, description="neighbours with near messages if not smooth")
     n_taps: int = Field(4, ge=4, description="turns about the edge over which messages average")
     n_bands: Literal[1, 2] = Field(2, description="bands of degrees in the sum of messages")
-    n_samples: int = Field(64, gt=1, description="directions in which the functions are read out")
+    n_samples: int = Field(
+        72, gt=1, description="directions in which functions are read out; 2 n² if smooth"
+    )
     n_radial: int = Field(250, gt=1, description="Gaussians between 0 and the cutoff")
     radial_width: float = Field(2.0, gt=0, description="of a Gaussian, in spacings")
     n_basis: int = Field(6, gt=0, description="numbers that describe distance and elements")
@@ -57,8 +60,8 @@ class SCNConfig(ModelConfig):
                 f"far_l_max is {self.far_l_max}, more than l_max = {self.l_max}, the degree of "
                 "the features"
             )
-        if self.smooth and self.n_samples % 2:
-            raise ValueError(f"n_samples is {self.n_samples}; smooth samples come in pairs")
+        if self.smooth and self.n_samples != 2 * round((self.n_samples / 2) ** 0.5) ** 2:
+            raise ValueError(f"n_samples is {self.n_samples}; a smooth model has 2 n² of them")
         return self
 
 
@@ -93,6 +96,7 @@ class SCN(Model):
             far_l_max=4,
             far_hidden=16,
             smooth=False,
+            n_samples=64,
             n_radial=300,
         ),
     }
@@ -110,6 +114,7 @@ class SCN(Model):
         self.harmonics = FrameHarmonics(config.l_max)
         self.layers = nn.ModuleList(Layer(config, n_species) for _ in range(config.n_layers))
         self.readout = Readout(config)
+        unit_variance(self)
 
     def forward(self, graph: Graph) -> RawOutput:
         """Normalised energies of the atoms and forces on them."""
@@ -140,6 +145,16 @@ class SCN(Model):
             return near, (1 - near) * polynomial_envelope(lengths / config.cutoff, 6)
         near = nearest_shells(lengths.detach(), graph, config.n_near).to(lengths.dtype)
         return near, 1 - near
+
+
+def unit_variance(module: nn.Module) -> None:
+    """Initialise all linear layers so that their outputs are about as large as their inputs."""
+    gain = unit_gain("silu")
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=gain * layer.in_features**-0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def nearest_shells(lengths: Tensor, graph: Graph, n_near: int) -> Tensor:
@@ -285,14 +300,13 @@ class MessageNetwork(ExactModule):
 
     def __init__(self, config: SCNConfig, l_max: int, n_hidden: int) -> None:
         super().__init__()
-        self.l_max, n_rows, n_channels = l_max, 3 * l_max + 1, config.n_channels
-        self.n_channels = n_channels
-        bound = (2 * n_rows * n_channels) ** -0.5
+        n_channels = config.n_channels
+        self.l_max, self.n_channels, self.mirror = l_max, n_channels, config.smooth
+        n_rows = (2 if self.mirror else 3) * l_max + 1
         self.radial = nn.Linear(config.n_basis, n_hidden)
-        self.enter = nn.Parameter(
-            torch.empty(2, n_rows, n_channels, n_hidden).uniform_(-bound, bound)
-        )
-        self.enter_bias = nn.Parameter(torch.empty(n_hidden).uniform_(-bound, bound))
+        enter = torch.randn(2, n_rows, n_channels, n_hidden)
+        self.enter = nn.Parameter(enter * (2 * n_rows * n_channels) ** -0.5)
+        self.enter_bias = nn.Parameter(torch.zeros(n_hidden))
         self.hidden = nn.Linear(n_hidden, n_hidden)
         self.leave = nn.Linear(n_hidden, n_rows * n_channels)
         angle = torch.arange(config.n_taps, dtype=torch.float64) * (2 * torch.pi / config.n_taps)
@@ -342,9 +356,11 @@ class MessageNetwork(ExactModule):
         """Coefficients times weights of m = 0, -1, +1, (n_atoms, (l_max + 1)² * 3, n_hidden) of
         atoms as sources and as targets.
         """
-        n, (_, _, n_channels, n_hidden) = self.l_max + 1, self.enter.shape
-        zero, others = self.enter.split([n, 2 * n - 2], dim=1)
-        others = functional.pad(others.unflatten(1, (2, -1)), (0, 0, 0, 0, 1, 0))
+        n, (_, n_rows, n_channels, n_hidden) = self.l_max + 1, self.enter.shape
+        zero, others = self.enter.split([n, n_rows - n], dim=1)
+        missing = 1 if self.mirror else 0
+        others = others.unflatten(1, (-1, self.l_max))
+        others = functional.pad(others, (0, 0, 0, 0, 1, 0, missing, 0))
         table = torch.cat([zero[:, None], others], dim=1)  # (2, 3, n, n_channels, n_hidden)
         weights = table.permute(2, 3, 0, 1, 4).reshape(n, n_channels, -1)
         products = [
@@ -372,9 +388,12 @@ class MessageNetwork(ExactModule):
         mean, cos, sin = ((turns.t() / len(turns)) @ values).unbind(1)
         n = (self.l_max + 1) * self.n_channels
         half = n - self.n_channels
-        minus = cos[:, n : n + half] + sin[:, n + half :]
-        plus = cos[:, n + half :] - sin[:, n : n + half]
-        rows = torch.cat([mean[:, :n], minus, plus], dim=1)
+        if self.mirror:
+            rows = torch.cat([mean[:, :n], sin[:, n:], cos[:, n:]], dim=1)
+        else:
+            minus = cos[:, n : n + half] + sin[:, n + half :]
+            plus = cos[:, n + half :] - sin[:, n : n + half]
+            rows = torch.cat([mean[:, :n], minus, plus], dim=1)
         return leave.transpose(1, 2) @ rows.view(*leave.shape[:2], self.n_channels)
 
 
@@ -429,14 +448,20 @@ def _on_grid(
 class Readout(ExactModule):
     """Energy and force of an atom: integrals over the sphere of a function of its features."""
 
-    _points: Tensor
     _harmonics: Tensor
+    _weights: Tensor
+    _weighted_points: Tensor
 
     def __init__(self, config: SCNConfig) -> None:
         super().__init__()
-        points = balanced_points(config.n_samples) if config.smooth else dense_points(config)
-        self.register_constant("_points", points / config.n_samples)
+        if config.smooth:
+            points, weights = gauss_points(round((config.n_samples / 2) ** 0.5))
+        else:
+            points = authors_points(config.n_samples)
+            weights = torch.full((config.n_samples,), 1 / config.n_samples, dtype=torch.float64)
         self.register_constant("_harmonics", harmonics_at(points, config.l_max))
+        self.register_constant("_weights", weights)
+        self.register_constant("_weighted_points", weights[:, None] * points)
         n = config.n_channels
         self.energy = nn.ModuleList([nn.Linear(n, n), nn.Linear(n, n), nn.Linear(n, 1)])
         # A constant is no force where points balance.
@@ -445,8 +470,8 @@ class Readout(ExactModule):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(n_atoms, (l_max + 1)², n_channels) -> (n_atoms,) and (n_atoms, 3)."""
-        energy = self._sampled(self.energy, features).mean(dim=1)
-        return energy, self._sampled(self.force, features) @ self._points
+        energy = self._sampled(self.energy, features) @ self._weights
+        return energy, self._sampled(self.force, features) @ self._weighted_points
 
     def _sampled(self, layers: nn.ModuleList, features: Tensor) -> Tensor:
         """A network's answer in every direction, (n_atoms, n_samples)."""
@@ -455,15 +480,12 @@ class Readout(ExactModule):
         return third(functional.silu(second(functional.silu(x)))).squeeze(2)
 
 
-def balanced_points(n_points: int) -> Tensor:
-    """Points in opposite pairs, (n_points, 3), float64."""
-    upper = spiral_points(n_points)[: n_points // 2]
-    return torch.cat([upper, -upper])
+def authors_points(n_points: int) -> Tensor:
+    """The authors' points, longer where they are fewer; (n_points, 3), float64.
 
-
-def dense_points(config: SCNConfig) -> Tensor:
-    """The authors' points, longer where they are fewer; (n_samples, 3), float64."""
-    points = spiral_points(config.n_samples)
+    Harmonics and forces see the lengths, as powers of the degree and as weights; energies do not.
+    """
+    points = spiral_points(n_points)
     distances = (points[:, None] - points).square().sum(dim=2)
     sparsity = 1 / torch.exp(-distances / 0.15).sum(dim=1)
     return points * (sparsity / sparsity.mean())[:, None]

@@ -6,28 +6,26 @@ Run from the root of the checkout, in an environment of its own:
     pip install --no-deps fairchem-core==1.10.0
     python -m tests.parity.scn.make_reference
 
-The package asks for an older torch and for compiled graph libraries; of it only the model's own
-files run here, with a stand-in for the two names they import beside them. They find their pairs
-through `generate_graph`, which is given pairs found by going through all images. All constants are
-made in float64 by making that the default. The frames that the model draws at random are stored.
+Of the package only the model's own files run here (see `benchmarks/authors/scn.py`). They find
+their pairs through `generate_graph`, which is given pairs found by going through all images. All
+constants are made in float64 by making that the default. The frames that the model draws at random
+are stored.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from itertools import product
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
 
+from benchmarks.authors.scn import authors_model
 from tests.structures import STRUCTURES
 
 PATH = Path(__file__).with_name("reference.npz")
@@ -55,11 +53,7 @@ SIZES = {
 
 
 def structures() -> dict[str, Atoms]:
-    """The structures of the contract test that have pairs, and a dimer.
-
-    In the cell smaller than the cutoff the package would cut between an edge and the edge to the
-    opposite image, which is as long; its second atom is moved until the cut does not fall there.
-    """
+    """The structures of the contract test that have pairs (the package fails without), a dimer."""
     dimer = Atoms("SiO", positions=[[0.1, 0.2, 0.3], [1.2, 1.1, 1.0]])
     made = {name: make() for name, make in STRUCTURES.items() if name != "isolated"}
     return {"dimer": dimer} | made
@@ -75,33 +69,6 @@ def pairs(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
             found.append((i, j, *shift))
             vectors.append(vector)
     return np.array(found, dtype=int).reshape(-1, 5), np.array(vectors).reshape(-1, 3)
-
-
-def authors_model() -> Any:
-    """The package's model class, imported without the rest of the package.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    found = importlib.util.find_spec("fairchem")
-    if found is None or found.submodule_search_locations is None:
-        raise ImportError("fairchem-core is not installed")
-    importlib.import_module("e3nn.o3")
-    folder = Path(next(iter(found.submodule_search_locations))) / "core"
-    for name, path in {"": folder, ".models": folder / "models", ".common": folder / "common"}.items():
-        module = ModuleType(f"fairchem.core{name}")
-        module.__path__ = [str(path)]
-        sys.modules[f"fairchem.core{name}"] = module
-    sys.modules["fairchem.core.common.utils"] = utils = ModuleType("utils")
-    sys.modules["fairchem.core.models.base"] = base = ModuleType("base")
-    utils.conditional_grad = conditional  # type: ignore[attr-defined]
-    base.GraphModelMixin = object  # type: ignore[attr-defined]
-    return importlib.import_module("fairchem.core.models.scn.scn").SphericalChannelNetwork
-
-
-def conditional(context: Any) -> Callable[..., Any]:
-    """What the package's decorator of this name does where forces are predicted."""
-    return lambda function: wraps(function)(context(function))
 
 
 @contextmanager

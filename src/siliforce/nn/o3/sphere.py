@@ -60,3 +60,18 @@ def spiral_points(n_points: int) -> Tensor:
     angle = 2 * pi * index * (2 / (1 + sqrt(5)))
     radius = (1 - height.square()).sqrt()
     return torch.stack([angle.cos() * radius, angle.sin() * radius, height], dim=1)
+
+
+def gauss_points(n_polar: int) -> tuple[Tensor, Tensor]:
+    """Points in opposite pairs, with weights that integrate degrees up to `2 n_polar - 1`.
+
+    Returns:
+        (2 n_polar², 3) and their weights, which sum to 1, (2 n_polar²,); float64.
+    """
+    height, weight = np.polynomial.legendre.leggauss(n_polar)
+    angle = pi * (np.arange(2 * n_polar) + 0.5) / n_polar
+    radius = np.sqrt(1 - height**2)[:, None]
+    level = np.broadcast_to(height[:, None], (n_polar, 2 * n_polar))
+    points = np.stack([radius * np.cos(angle), radius * np.sin(angle), level], axis=-1)
+    weights = np.repeat(weight / (4 * n_polar), 2 * n_polar)
+    return torch.from_numpy(points.reshape(-1, 3)), torch.from_numpy(weights)
