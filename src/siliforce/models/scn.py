@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,17 +14,19 @@ from siliforce.graph import Graph, Topology
 from siliforce.models.base import Model, ModelConfig, RawOutput
 from siliforce.nn.cutoff import polynomial_envelope
 from siliforce.nn.mlp import unit_gain
+from siliforce.nn.o3.edge_messages import BLOCK, EdgeMessages
 from siliforce.nn.o3.exact import ExactModule
 from siliforce.nn.o3.frames import FrameHarmonics, bisector_frames
-from siliforce.nn.o3.sphere import gauss_points, harmonics_at, sphere_grid, spiral_points
+from siliforce.nn.o3.sphere import (
+    gauss_points,
+    harmonics_at,
+    sphere_grid,
+    weighted_spiral_points,
+)
 from siliforce.nn.pieces import in_pieces
 from siliforce.nn.radial import GaussianBasis
 from siliforce.nn.scatter import with_ghosts
-from siliforce.nn.segments import Segments
 from siliforce.nn.species_table import SpeciesTable
-
-BLOCK = 8
-"""Edges of one atom that share a matrix product."""
 
 
 class SCNConfig(ModelConfig):
@@ -72,7 +73,7 @@ class SCN(Model):
     title = "SCN"
     reference = "Zitnick et al., NeurIPS 2022, arXiv:2206.14331"
     force_mode = "direct"
-    needs = Topology()
+    needs = Topology(pairs=True)
     Config = SCNConfig
     presets: ClassVar[Mapping[str, ModelConfig]] = {
         "tiny": SCNConfig(
@@ -121,9 +122,10 @@ class SCN(Model):
         lengths = graph.edge_lengths
         near_weight, far_weight = self.weights(lengths, graph)
         rows = self.harmonics(self.frames(graph.edge_vectors / lengths[:, None]))
-        near = Messages.build(graph, rows, near_weight, self.config.l_max)
-        far = Messages.build(graph, rows, far_weight, self.config.far_l_max)
-        radial = self.gaussians(lengths)
+        near = EdgeMessages.build(graph, rows, near_weight, self.config.l_max)
+        far = EdgeMessages.build(graph, rows, far_weight, self.config.far_l_max)
+        assert graph.pair_edges is not None
+        radial = self.gaussians(lengths.index_select(0, graph.pair_edges))
         zonal = self.embedding(graph.species)[:, None]
         features = functional.pad(zonal, (0, 0, 0, (self.config.l_max + 1) ** 2 - 1))
         for k, layer in enumerate(self.layers):
@@ -172,84 +174,6 @@ def nearest_shells(lengths: Tensor, graph: Graph, n_near: int) -> Tensor:
     return lengths <= farthest[graph.center] * (1 + 1e-4)
 
 
-@dataclass(frozen=True)
-class Messages:
-    """Where messages of one resolution come from and go to, and the rotations on the way.
-
-    In the frame of its edge a function on the sphere has coefficients f_0, f_-, f_+ of order
-    m = 0, -1, +1. A turn about the edge by φ leaves f_0 and mixes the others, so that every linear
-    map of all of them is `A + cos φ P + sin φ Q`. Edges are dealt into blocks of one target atom,
-    and once more into blocks of one source atom.
-
-    Attributes:
-        targets, sources: the two ways of dealing.
-        edge: of each target slot, (n_slots,); one past the last in unused ones.
-        source_slot: slot among the sources of each target slot, (n_slots,).
-        from_targets, from_sources: (A, P, Q) in terms of products of the atom's coefficients with
-            weights for m = 0, -1, +1, (n_blocks, block * 3, n_components * 3).
-        leave: from rows (m, l) in the edge's frame to components, times the message's weight,
-            (n_blocks, block * n_rows, n_components).
-    """
-
-    targets: Segments
-    sources: Segments
-    edge: Tensor
-    source_slot: Tensor
-    from_targets: Tensor
-    from_sources: Tensor
-    leave: Tensor
-
-    @classmethod
-    def build(cls, graph: Graph, rows: Tensor, weight: Tensor, l_max: int) -> Messages:
-        """Deal the edges whose weight is not zero.
-
-        Args:
-            graph: the edges.
-            rows: of Wigner matrices, (n_edges, 3, at least (l_max + 1)²).
-            weight: of the messages, (n_edges,).
-            l_max: degree of the messages.
-        """
-        rows, n_atoms = rows[:, :, : (l_max + 1) ** 2], graph.species.shape[0]
-        edges = torch.arange(graph.n_edges, device=weight.device)
-        # A compiler wants sizes that do not depend on data: there all edges are computed.
-        if not torch.compiler.is_compiling():
-            edges = weight.detach().nonzero().squeeze(1)
-            rows, weight = rows[edges], weight[edges]
-        targets = Segments.build(graph.center[edges], n_atoms, BLOCK)
-        sources = Segments.build(graph.neighbor[edges], n_atoms, BLOCK)
-        zero, minus, plus = rows.unbind(1)
-        none = torch.zeros_like(zero)
-        products = (zero, none, none, none, minus, plus, none, -plus, minus)
-        enter = torch.stack(products, dim=2).unflatten(2, (3, 3)).transpose(1, 2).flatten(2)
-        order, mask = message_rows(l_max, rows)
-        leave = rows.index_select(1, order) * mask * weight[:, None, None]
-        return cls(
-            targets,
-            sources,
-            edge=torch.cat([edges, edges.new_full((1,), graph.n_edges)])[targets.row],
-            source_slot=torch.cat([sources.slot, edges.new_zeros(1)])[targets.row],
-            from_targets=targets.deal(enter),
-            from_sources=sources.deal(enter),
-            leave=targets.deal(leave),
-        )
-
-
-def message_rows(l_max: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of a message: (m = 0, l = 0 ..), (m = -1, l = 1 ..), (m = +1, l = 1 ..).
-
-    Returns:
-        0, 1 or 2 for m = 0, -1, +1 of each row, and which components have its degree,
-        (n_rows, (l_max + 1)²).
-    """
-    degrees = torch.arange(l_max + 1, device=like.device)
-    order = torch.arange(3, device=like.device).repeat_interleave(l_max + 1)
-    of_row = degrees.repeat(3)
-    keep = [*range(l_max + 1), *range(l_max + 2, 2 * l_max + 2), *range(2 * l_max + 3, 3 * l_max + 3)]
-    of_component = degrees.repeat_interleave(2 * degrees + 1)
-    index = torch.tensor(keep, device=like.device)
-    return order[index], (of_row[index][:, None] == of_component).to(like.dtype)
-
-
 class Layer(nn.Module):
     """One interaction: messages of both resolutions, summed, and a network on the sphere."""
 
@@ -261,7 +185,7 @@ class Layer(nn.Module):
         self.sphere = SphereNetwork(config)
 
     def forward(
-        self, features: Tensor, radial: Tensor, near: Messages, far: Messages, graph: Graph
+        self, features: Tensor, radial: Tensor, near: EdgeMessages, far: EdgeMessages, graph: Graph
     ) -> Tensor:
         """Update of the features, (n_atoms, (l_max + 1)², n_channels)."""
         described = self.edges(radial, graph)
@@ -283,10 +207,12 @@ class EdgeNetwork(nn.Module):
         self.mix = nn.Linear(n, n)
 
     def forward(self, radial: Tensor, graph: Graph) -> Tensor:
-        """(n_edges, n_radial) -> (n_edges, n_basis)."""
+        """(n_pairs, n_radial) -> (n_edges, n_basis)."""
+        assert graph.edge_pairs is not None
+        distance = self.distance(radial).index_select(0, graph.edge_pairs)
         source = with_ghosts(self.source(graph.species), graph)[graph.neighbor]
         elements = source + self.target(graph.species)[graph.center]
-        return functional.silu(self.mix(functional.silu(elements + self.distance(radial))))
+        return functional.silu(self.mix(functional.silu(elements + distance)))
 
 
 class MessageNetwork(ExactModule):
@@ -303,6 +229,7 @@ class MessageNetwork(ExactModule):
         n_channels = config.n_channels
         self.l_max, self.n_channels, self.mirror = l_max, n_channels, config.smooth
         n_rows = (2 if self.mirror else 3) * l_max + 1
+        self._n_zero = (l_max + 1) * n_channels
         self.radial = nn.Linear(config.n_basis, n_hidden)
         enter = torch.randn(2, n_rows, n_channels, n_hidden)
         self.enter = nn.Parameter(enter * (2 * n_rows * n_channels) ** -0.5)
@@ -315,7 +242,7 @@ class MessageNetwork(ExactModule):
         self.register_constant("_turns", turns.where(turns.abs() > 1e-15, torch.zeros_like(turns)))
 
     def forward(
-        self, features: Tensor, described: Tensor, messages: Messages, graph: Graph
+        self, features: Tensor, described: Tensor, messages: EdgeMessages, graph: Graph
     ) -> Tensor:
         """Sum of the messages to each atom.
 
@@ -329,28 +256,32 @@ class MessageNetwork(ExactModule):
             (n_atoms, (l_max + 1)², n_channels).
         """
         entered = self._entered(features, described, messages, graph)
-        hidden = functional.silu(self.hidden(entered)).unflatten(0, (-1, BLOCK))
-        parameters = (self.leave.weight, self.leave.bias, self._turns)
+        hidden = functional.silu(self.hidden(entered)).transpose(0, 1)
+        # The bias as weight of a constant input: a matrix product is faster without.
+        hidden = functional.pad(hidden, (0, 1), value=1.0).unflatten(0, (-1, BLOCK))
+        weight = torch.cat([self.leave.weight, self.leave.bias[:, None]], dim=1)
         width = BLOCK * hidden.shape[2] * self.leave.out_features
-        sums = in_pieces(self._left, width, (hidden, messages.leave), parameters)
+        parameters = (weight, self._turns)
+        sums = in_pieces(self._left, width, (hidden, *messages.leave), parameters)
         n_atoms = features.shape[0]
         out = sums.new_zeros(n_atoms, *sums.shape[1:])
         return out.index_add(0, messages.targets.owner, sums)
 
     def _entered(
-        self, features: Tensor, described: Tensor, messages: Messages, graph: Graph
+        self, features: Tensor, described: Tensor, messages: EdgeMessages, graph: Graph
     ) -> Tensor:
-        """First hidden layer at every turn, (n_slots, n_taps, n_hidden)."""
+        """First hidden layer at every turn, (n_taps, n_slots, n_hidden)."""
         source, target = self._products(features)
         source = with_ghosts(source, graph)
         at_target = messages.from_targets @ target.index_select(0, messages.targets.owner)
         at_source = messages.from_sources @ source.index_select(0, messages.sources.owner)
         n_hidden = target.shape[2]
         at_source = at_source.view(-1, 3, n_hidden).index_select(0, messages.source_slot)
-        parts = at_target.view(-1, 3, n_hidden) + at_source
+        parts = (at_target.view(-1, 3, n_hidden) + at_source).transpose(0, 1)
+        turned = (self._turns @ parts.reshape(3, -1)).unflatten(1, (-1, n_hidden))
         padded = torch.cat([described, described.new_zeros(1, described.shape[1])])
         radial = functional.silu(self.radial(padded.index_select(0, messages.edge)))
-        return functional.silu(self._turns @ parts + self.enter_bias) * radial[:, None]
+        return functional.silu(turned + self.enter_bias) * radial
 
     def _products(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients times weights of m = 0, -1, +1, (n_atoms, (l_max + 1)² * 3, n_hidden) of
@@ -371,30 +302,41 @@ class MessageNetwork(ExactModule):
         return source.flatten(1, 2), target.flatten(1, 2)
 
     def _left(
-        self, hidden: Tensor, leave: Tensor, weight: Tensor, bias: Tensor, turns: Tensor
+        self,
+        hidden: Tensor,
+        zero: Tensor,
+        minus: Tensor,
+        plus: Tensor,
+        weight: Tensor,
+        turns: Tensor,
     ) -> Tensor:
         """Messages of each block, summed, in the frame of all.
 
         Args:
-            hidden: (n_blocks, BLOCK, n_taps, n_hidden).
-            leave: (n_blocks, BLOCK * n_rows, (l_max + 1)²).
-            weight, bias: of the last layer.
+            hidden: (n_blocks, BLOCK, n_taps, n_hidden + 1).
+            zero, minus, plus: `leave` of the messages.
+            weight: of the last layer, (n_rows * n_channels, n_hidden + 1).
             turns: 1, cos φ, sin φ of each tap, (n_taps, 3).
 
         Returns:
             (n_blocks, (l_max + 1)², n_channels).
         """
-        values = functional.silu(functional.linear(hidden.flatten(0, 1), weight, bias))
-        mean, cos, sin = ((turns.t() / len(turns)) @ values).unbind(1)
-        n = (self.l_max + 1) * self.n_channels
-        half = n - self.n_channels
-        if self.mirror:
-            rows = torch.cat([mean[:, :n], sin[:, n:], cos[:, n:]], dim=1)
-        else:
-            minus = cos[:, n : n + half] + sin[:, n + half :]
-            plus = cos[:, n + half :] - sin[:, n : n + half]
-            rows = torch.cat([mean[:, :n], minus, plus], dim=1)
-        return leave.transpose(1, 2) @ rows.view(*leave.shape[:2], self.n_channels)
+        n_slots, n_taps, n_zero = zero.shape[0] * BLOCK, len(turns), self._n_zero
+        x = hidden.flatten(0, 1).transpose(0, 1).flatten(0, 1)
+        values = functional.silu(x @ weight[:n_zero].t())
+        mean = values.view(n_taps, n_slots, n_zero).mean(0)
+        values = functional.silu(x @ weight[n_zero:].t())
+        turned = (turns[:, 1:].t() / n_taps) @ values.view(n_taps, values.numel() // n_taps)
+        at_plus, at_minus = turned.view(2, n_slots, values.shape[1])
+        if not self.mirror:
+            half = n_zero - self.n_channels
+            (a, b), (c, d) = at_plus.split(half, dim=1), at_minus.split(half, dim=1)
+            at_minus, at_plus = d + a, b - c
+        out = zero.transpose(1, 2) @ mean.view(*zero.shape[:2], self.n_channels)
+        for matrix, rows in ((minus, at_minus), (plus, at_plus)):
+            shape = (*matrix.shape[:2], self.n_channels)
+            out = torch.baddbmm(out, matrix.transpose(1, 2), rows.reshape(shape))
+        return out
 
 
 class SphereNetwork(ExactModule):
@@ -430,19 +372,21 @@ class SphereNetwork(ExactModule):
             stop = (self.l_max - band + 1) ** 2
             parts.append(both[:, start:stop] @ weight[: band + 1].sum(0).flatten(0, 1))
             start = stop
-        tensors = (self.first.bias, self.second.weight, self.second.bias)
-        width = len(self._values) * n_out
-        shared = (*tensors, self._values, self._project)
-        hidden = in_pieces(_on_grid, width, (torch.cat(parts, dim=1),), shared)
-        constant = self._project.sum(dim=1)[:, None] * self.third.bias
-        return hidden @ self.third.weight.t() + constant
+        x = torch.cat(parts, dim=1) + self._constant(self.first.bias)
+        shared = (self.second.weight, self.second.bias, self._values, self._project)
+        hidden = in_pieces(_on_grid, len(self._values) * n_out, (x,), shared)
+        return hidden @ self.third.weight.t() + self._constant(self.third.bias)
+
+    def _constant(self, bias: Tensor) -> Tensor:
+        """Coefficients of functions that are the same everywhere, ((l_max + 1)², n)."""
+        zonal = bias[None] * (4 * torch.pi) ** 0.5
+        return functional.pad(zonal, (0, 0, 0, (self.l_max + 1) ** 2 - 1))
 
 
-def _on_grid(
-    x: Tensor, bias: Tensor, weight: Tensor, bias2: Tensor, values: Tensor, project: Tensor
-) -> Tensor:
-    hidden = functional.silu(values @ x + bias)
-    return project @ functional.silu(functional.linear(hidden, weight, bias2))
+def _on_grid(x: Tensor, weight: Tensor, bias: Tensor, values: Tensor, project: Tensor) -> Tensor:
+    """Middle of the network: from coefficients to points, a layer there, and back."""
+    hidden = functional.silu(values @ x)
+    return project @ functional.silu(functional.linear(hidden, weight, bias))
 
 
 class Readout(ExactModule):
@@ -457,7 +401,7 @@ class Readout(ExactModule):
         if config.smooth:
             points, weights = gauss_points(round((config.n_samples / 2) ** 0.5))
         else:
-            points = authors_points(config.n_samples)
+            points = weighted_spiral_points(config.n_samples)
             weights = torch.full((config.n_samples,), 1 / config.n_samples, dtype=torch.float64)
         self.register_constant("_harmonics", harmonics_at(points, config.l_max))
         self.register_constant("_weights", weights)
@@ -478,14 +422,3 @@ class Readout(ExactModule):
         first, second, third = layers
         x = self._harmonics @ (features @ first.weight.t()) + first.bias
         return third(functional.silu(second(functional.silu(x)))).squeeze(2)
-
-
-def authors_points(n_points: int) -> Tensor:
-    """The authors' points, longer where they are fewer; (n_points, 3), float64.
-
-    Harmonics and forces see the lengths, as powers of the degree and as weights; energies do not.
-    """
-    points = spiral_points(n_points)
-    distances = (points[:, None] - points).square().sum(dim=2)
-    sparsity = 1 / torch.exp(-distances / 0.15).sum(dim=1)
-    return points * (sparsity / sparsity.mean())[:, None]

@@ -30,8 +30,8 @@ def in_pieces(
     return _InPieces.apply(function, size, len(rows), *rows, *shared)
 
 
-PIECE = 400_000
-"""Numbers in the largest intermediate array of a piece (1.6 MB in float32)."""
+PIECE = 1_000_000
+"""Numbers in the largest intermediate array of a piece (4 MB in float32)."""
 
 
 def _pieces(n_rows: int, size: int, device: torch.device) -> Iterator[slice]:
@@ -65,7 +65,9 @@ class _InPieces(torch.autograd.Function):
         tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[3:]
         n_cut = ctx.n_cut
         out = [torch.zeros_like(t) if n else None for t, n in zip(tensors, needed, strict=True)]
-        shared = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)][n_cut:]
+        shared = [t.detach().requires_grad_(n) for t, n in zip(tensors, needed, strict=True)][
+            n_cut:
+        ]
         for piece in _pieces(len(tensors[0]), ctx.size, tensors[0].device):
             with torch.enable_grad():
                 rows = [

@@ -62,6 +62,18 @@ def spiral_points(n_points: int) -> Tensor:
     return torch.stack([angle.cos() * radius, angle.sin() * radius, height], dim=1)
 
 
+def weighted_spiral_points(n_points: int) -> Tensor:
+    """Spiral points, longer where they are sparser than usual; (n_points, 3), float64.
+
+    Reference:
+        The implementation of Zitnick et al., SCN (2022), arXiv:2206.14331.
+    """
+    points = spiral_points(n_points)
+    distances = (points[:, None] - points).square().sum(dim=2)
+    sparsity = 1 / torch.exp(-distances / 0.15).sum(dim=1)
+    return points * (sparsity / sparsity.mean())[:, None]
+
+
 def gauss_points(n_polar: int) -> tuple[Tensor, Tensor]:
     """Points in opposite pairs, with weights that integrate degrees up to `2 n_polar - 1`.
 
