@@ -26,6 +26,8 @@ from siliforce.nn.species_table import SpeciesTable
 from siliforce.species import Species
 
 FORMAT_VERSION = 1
+BEST = "best.safetensors"
+"""Of a run folder: the potential with the lowest validation loss."""
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -300,7 +302,7 @@ class Potential(nn.Module):
         """
         path = Path(path)
         if path.is_dir():
-            path = path / "best.safetensors"
+            path = path / BEST
         header, tensors = _read(path)
         potential = from_header(header, path)
         expected = potential.state_dict()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from siliforce.cli import main
+from siliforce.potential import Potential
 
 STRUCTURE = Path(__file__).resolve().parents[2] / "configs" / "structures" / "si-diamond.vasp"
 
@@ -74,6 +75,20 @@ def test_bad_input_is_one_line(run, words, expected) -> None:
     assert code == 2
     assert expected in err
     assert "Traceback" not in err
+
+
+def test_a_capped_graph_is_named_in_every_result(run) -> None:
+    run("data", "get", "si-substitution", "--out", "si.extxyz")
+    common = ("train", "si.extxyz", "--model", "schnet", "--preset", "tiny", "--epochs", "1")
+    assert run(*common, "--paper-graph", "--out", "paper")[0] == 0
+    assert run(*common, "--set", "model.max_neighbors=8", "--out", "capped")[0] == 0
+    for folder, cap in (("paper", 50), ("capped", 8)):
+        results = json.loads(run("evaluate", folder, "--json")[1])
+        assert {r["model"] for r in results} == {f"schnet, {cap} neighbours"}
+        assert Potential.load(folder).model.needs.max_neighbors == cap
+    # About 14 neighbours within 4 Å: a cap of 50 changes nothing, one of 8 the mean.
+    assert Potential.load("paper").model.mean_neighbors > 12
+    assert Potential.load("capped").model.mean_neighbors == 8
 
 
 def test_models_lists_the_ten_of_the_benchmark(run) -> None:

@@ -155,6 +155,18 @@ def test_a_killed_run_goes_on_exactly(xyz, monkeypatch, model):
     assert whole.best | {"time_s": 0} == again.best | {"time_s": 0}
 
 
+def test_a_lost_best_potential_is_written_again(xyz, capsys):
+    first = run(xyz, out="run")
+    row = read_metrics(first.run_dir)[-1]
+    assert row["valid_loss"] == first.best["valid_loss"], "the last epoch must be the best here"
+    before = Potential.load(first.best_path)
+    first.best_path.unlink()
+    again = run(xyz, out="run", restart="auto", quiet=False)
+    said = capsys.readouterr()
+    assert "was lost: written again" in " ".join((said.out + said.err).split())
+    assert torch.equal(weights(Potential.load(again.best_path)), weights(before))
+
+
 def test_restart_with_another_configuration_says_what_changed(xyz, monkeypatch):
     interrupted(monkeypatch, xyz, 5, out="run")
     changed = {**FAST, "lr": 1e-3, "loss": {"energy": 3}}

@@ -174,3 +174,14 @@ def test_the_configurations_of_materials_fit_every_architecture(path, model):
     config = load_config(path, [f"model.name={model}"])
     config.model.architecture("small")
     resolve(config.train, get_model(model), "small")
+
+
+def test_width_scales_the_preset_before_single_changes() -> None:
+    choice = load_config(overrides=["model.name=schnet", "model.width=0.5"]).model
+    assert choice.architecture("paper").hidden == 512
+    changed = load_config(
+        overrides=["model.name=schnet", "model.width=0.5", "model.hidden=100"]
+    ).model.architecture("paper")
+    assert (changed.hidden, changed.n_filters) == (100, 128)
+    with pytest.raises(ConfigError, match=r"model\.width"):
+        load_config(overrides=["model.width=0"])

@@ -10,6 +10,9 @@ import typer
 
 from siliforce.cli.options import Device, Json, Run, Set, show, show_json
 
+PAPER_NEIGHBORS = 50
+"""Cap of the 2023 benchmark's graphs, where atoms have 60 to 124 neighbours."""
+
 
 def train(
     source: Annotated[
@@ -25,6 +28,9 @@ def train(
     seeds: Annotated[Optional[int], typer.Option(help="Train so many, as an ensemble.")] = None,
     device: Annotated[Optional[str], typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[Optional[str], typer.Option(help="float32 or float64.")] = None,
+    paper_graph: Annotated[
+        bool, typer.Option("--paper-graph", help="At most 50 neighbours, as the 2023 benchmark.")
+    ] = False,
     restart: Annotated[str, typer.Option(help="never, or auto: go on where it stopped.")] = "never",
     changes: Set = None,
     as_json: Json = False,
@@ -42,7 +48,11 @@ def train(
     held = [str(p) for p in valid or []]
     values = {
         "data": {"source": frames or None, "valid": held or None},
-        "model": {"name": model, "preset": preset},
+        "model": {
+            "name": model,
+            "preset": preset,
+            "max_neighbors": PAPER_NEIGHBORS if paper_graph else None,
+        },
         "train": {
             "max_time": max_time,
             "epochs": epochs,
@@ -130,9 +140,9 @@ def models(as_json: Json = False) -> None:
 
 def info(model: Run, as_json: Json = False) -> None:
     """What a model file says of itself: data, level of theory, range, errors."""
-    from siliforce.potential import read_header
+    from siliforce.potential import BEST, read_header
     from siliforce.report.card import card_table
 
-    path = model / "best.safetensors" if model.is_dir() else model
+    path = model / BEST if model.is_dir() else model
     header = read_header(path)
     show_json(header) if as_json else show(card_table(header, path))

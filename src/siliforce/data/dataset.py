@@ -233,22 +233,28 @@ class Dataset:
         sizes = records["n_atoms"].astype(np.int64)
         joined, n_edges = self._joined(rows, records, cutoff)
         neighbor = joined["neighbor"].astype(np.int64)
-        neighbor += np.repeat(np.cumsum(sizes) - sizes, n_edges)
         shifts = joined["shift"].astype(np.float64)
-        translations, ends = np.empty_like(shifts), np.cumsum(n_edges)
-        for cell, start, end in zip(records["cell"], ends - n_edges, ends, strict=True):
-            np.matmul(shifts[start:end], cell, out=translations[start:end])
+        positions, center = joined["positions"], np.repeat(np.arange(sizes.sum()), joined["degree"])
+        vectors, ends = np.empty_like(shifts), np.cumsum(n_edges)
+        # Frame by frame: the arrays of one fit in the processor's cache, those of a batch do not.
+        starts = zip(records["cell"], np.cumsum(sizes) - sizes, ends - n_edges, ends, strict=True)
+        for cell, first_atom, start, end in starts:
+            edges = slice(start, end)
+            neighbor[edges] += first_atom
+            np.matmul(shifts[edges], cell, out=vectors[edges])
+            vectors[edges] += positions.take(neighbor[edges], axis=0)
+            vectors[edges] -= positions.take(center[edges], axis=0)
         t = torch.from_numpy
         graph = assemble(
             numbers=t(joined["numbers"].astype(np.int64)),
-            positions=t(joined["positions"]),
+            positions=t(positions),
             sizes=t(sizes),
             cell=t(records["cell"].copy()),
             pbc=t(records["pbc"].copy()),
-            center=t(np.repeat(np.arange(len(joined["degree"])), joined["degree"])),
+            center=t(center),
             neighbor=t(neighbor),
             cell_shifts=t(shifts),
-            translations=t(translations),
+            vectors=t(vectors),
             topology=topology,
             dtype=dtype,
         )

@@ -194,7 +194,7 @@ def assemble(
     cell_shifts: Tensor,
     topology: Topology,
     dtype: torch.dtype = torch.float32,
-    translations: Tensor | None = None,
+    vectors: Tensor | None = None,
 ) -> Graph:
     """A graph from arrays that are already concatenated: the one place that makes topology.
 
@@ -206,15 +206,12 @@ def assemble(
         cell_shifts: (n_edges, 3), float64.
         topology: what the model needs.
         dtype: of the edge vectors.
-        translations: cell_shifts @ cell, (n_edges, 3), where the caller has them.
+        vectors: of the edges, (n_edges, 3), float64, where the caller has them.
     """
     n_atoms = numbers.shape[0]
     system_index = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
-    if translations is None:
+    if vectors is None:
         vectors = _edge_vectors(positions, cell, center, neighbor, cell_shifts, system_index)
-    else:
-        vectors = positions.index_select(0, neighbor)
-        vectors = vectors.sub_(positions.index_select(0, center)).add_(translations)
     reach = vectors.new_zeros(())  # longest edge, before any is cut away
     if topology.closed_triplets and len(vectors):
         reach = torch.linalg.vector_norm(vectors, dim=1).max()

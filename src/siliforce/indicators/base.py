@@ -174,10 +174,11 @@ def load_results(folder: str | Path) -> tuple[list[Result], list[str]]:
 def model_name(source: Any) -> str:
     """Name of a potential or an ASE calculator in results."""
     if isinstance(source, Potential):
-        return source.model.name
+        cap = source.model.config.max_neighbors
+        return source.model.name if cap is None else f"{source.model.name}, {cap} neighbours"
     members = getattr(source, "potentials", None)
     if members:
-        name = members[0].model.name
+        name = model_name(members[0])
         return name if len(members) == 1 else f"{name} ensemble of {len(members)}"
     return type(source).__name__.lower()
 

@@ -7,6 +7,7 @@ or graph building; `siliforce.potential` adds those, once for all architectures.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -23,6 +24,12 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cutoff: float = Field(6.0, gt=0, description="Å")
+    max_neighbors: int | None = Field(
+        None,
+        gt=0,
+        description="only so many nearest neighbours, as in the 2023 benchmark: the energy is "
+        "discontinuous then",
+    )
 
 
 class RawOutput(NamedTuple):
@@ -46,9 +53,11 @@ class Model(nn.Module):
         reference: where the architecture was published.
         force_mode: `gradient` models get forces and stress from the energy; `direct` ones
             predict forces and have no stress.
-        needs: topology beyond the edges.
+        needs: topology beyond the edges; of an instance, with the `max_neighbors` of its Config.
         Config: the hyper-parameters' class.
         presets: `tiny` for tests, `small` for a laptop, `paper` as published.
+        widths: fields of `Config` that a width multiplier scales: channels, not degrees, numbers of
+            layers or of basis functions.
         training_presets: per preset, training options (`lr`, `weight_decay`, `batch_size`,
             `ema`, `clip`, `amsgrad` ...) that this architecture wants in place of the trainer's
             own defaults.
@@ -58,9 +67,10 @@ class Model(nn.Module):
     title: ClassVar[str]
     reference: ClassVar[str]
     force_mode: ClassVar[Literal["gradient", "direct"]] = "gradient"
-    needs: ClassVar[Topology] = Topology()
+    needs: Topology = Topology()
     Config: ClassVar[type[ModelConfig]]
     presets: ClassVar[Mapping[str, ModelConfig]]
+    widths: ClassVar[tuple[str, ...]] = ()
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     mean_neighbors: Tensor
@@ -76,6 +86,8 @@ class Model(nn.Module):
         """
         super().__init__()
         self.config = config
+        if config.max_neighbors is not None:
+            self.needs = replace(self.needs, max_neighbors=config.max_neighbors)
         self.n_species = n_species
         self.register_buffer("mean_neighbors", torch.tensor(float(mean_neighbors)))
 
@@ -88,6 +100,18 @@ class Model(nn.Module):
 
         Called once with graphs of the training set, species filled in. Most models have none.
         """
+
+    @classmethod
+    def scaled(cls, config: ModelConfig, factor: float) -> ModelConfig:
+        """The hyper-parameters with all `widths` times `factor`, rounded, at least one."""
+
+        def times(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(times(v) for v in value)
+            return max(round(factor * value), 1)
+
+        changes = {name: times(getattr(config, name)) for name in cls.widths}
+        return cls.Config.model_validate({**config.model_dump(), **changes})
 
     def extend_species(self, sources: Sequence[int]) -> None:
         """Learn new species, each starting as a copy of the row `sources` names."""

@@ -97,6 +97,7 @@ class BPNN(Model):
         ),
         "paper": BPNNConfig(cutoff=6.0),
     }
+    widths = ("hidden",)
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {"lr": 1e-2, "batch_size": 8, "ema": 0.99},
         "paper": {"lr": 5e-3, "weight_decay": 1e-6, "batch_size": 16},

@@ -90,6 +90,7 @@ class MACE(Model):
         "small": MACEConfig(cutoff=5.0, n_channels=24, hidden_l_max=1, radial_hidden=(64, 64)),
         "paper": MACEConfig(cutoff=6.0, n_channels=32, hidden_l_max=2),
     }
+    widths = ("n_channels", "radial_hidden", "readout_hidden")
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {"lr": 1e-2, "weight_decay": 5e-7, "batch_size": 4, "ema": 0.99},
         "paper": {"lr": 1e-2, "weight_decay": 5e-7, "batch_size": 16, "ema": 0.99},

@@ -64,6 +64,7 @@ class SchNet(Model):
         "small": SchNetConfig(cutoff=5.0, hidden=128, n_filters=128, n_layers=4, n_radial=50),
         "paper": SchNetConfig(cutoff=6.0, hidden=1024, n_filters=256, n_layers=5, n_radial=200),
     }
+    widths = ("hidden", "n_filters")
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {"lr": 1e-3, "batch_size": 8, "ema": 0.99},
         "paper": {"lr": 1e-4, "batch_size": 16},

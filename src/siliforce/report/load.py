@@ -12,7 +12,7 @@ import yaml
 
 from siliforce.errors import DataError, ModelFileError
 from siliforce.indicators.base import Result, load_results
-from siliforce.potential import Card, read_header
+from siliforce.potential import BEST, Card, read_header
 
 RESULTS = "results"
 
@@ -96,7 +96,7 @@ def _load(path: Path) -> Run:
         raise DataError(
             f"{path}: no such run folder; train first: siliforce train DATA --out {path}"
         )
-    parts = ("run.json", "config.yaml", "metrics.jsonl", "best.safetensors", RESULTS)
+    parts = ("run.json", "config.yaml", "metrics.jsonl", BEST, RESULTS)
     if not any((path / part).exists() for part in parts):
         raise DataError(f"{path}: not a run folder: it holds none of {', '.join(parts)}")
     run = Run(path)
@@ -166,7 +166,7 @@ def _read_progress(run: Run) -> None:
 
 def _read_model(run: Run) -> None:
     try:
-        run.header = read_header(run.path / "best.safetensors")
+        run.header = read_header(run.path / BEST)
         run.card = Card.model_validate(run.header["card"])
     except (ModelFileError, KeyError, ValueError) as error:
         run.problems.append(f"no usable model file: {error}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from siliforce.errors import ConfigError, DataError
 from siliforce.models import Model, ModelConfig, get_model
@@ -28,6 +29,7 @@ class ModelChoice(BaseModel):
     Attributes:
         name: one of `siliforce models`.
         preset: `auto`, or one of the model's presets.
+        width: factor on the channels of the preset, as in the benchmark's Pareto study.
         pin_isolated: isolated atoms have exactly their reference energy; by default in every
             preset but `paper`.
         repulsion: add ZBL repulsion at short distance.
@@ -37,6 +39,7 @@ class ModelChoice(BaseModel):
 
     name: str = "mace"
     preset: str = "auto"
+    width: float = Field(1.0, gt=0)
     pin_isolated: bool | None = None
     repulsion: bool = False
 
@@ -68,9 +71,12 @@ class ModelChoice(BaseModel):
         return self
 
     def architecture(self, preset: str) -> ModelConfig:
-        """The preset's hyper-parameters with the changes of this choice."""
+        """The preset's hyper-parameters with the width and the changes of this choice."""
         cls = self.checked().model_class
-        return parse(cls.Config, {**cls.presets[preset].model_dump(), **self.overrides}, "model")
+        config = cls.presets[preset]
+        if self.width != 1:
+            config = cls.scaled(config, self.width)
+        return parse(cls.Config, {**config.model_dump(), **self.overrides}, "model")
 
     def pins(self, preset: str) -> bool:
         """Whether isolated atoms get exactly their reference energies."""
@@ -124,7 +130,9 @@ def build_potential(
     """A potential with random weights, a pure function of its arguments and `config.seed`."""
     architecture = choice.architecture(preset)
     torch.manual_seed(config.seed)
-    model = choice.model_class(architecture, len(species), normalisation.mean_neighbors)
+    # A cap below every atom's count, the only use there is for one, is then the mean.
+    mean_neighbors = min(normalisation.mean_neighbors, architecture.max_neighbors or math.inf)
+    model = choice.model_class(architecture, len(species), mean_neighbors)
     potential = Potential(
         model,
         species,
@@ -133,7 +141,7 @@ def build_potential(
         scale=normalisation.scale,
         pin_isolated=choice.pins(preset),
         repulsion=ZBL(species) if choice.repulsion else None,
-        preset=preset,
+        preset=preset if choice.width == 1 else f"{preset} x {choice.width:g}",
         card=card,
     )
     return potential.set_dtype(config.torch_dtype)

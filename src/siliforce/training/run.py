@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from siliforce.potential import Potential
+from siliforce.potential import BEST, Potential
 from siliforce.training import checkpoint, record
 from siliforce.training.build import ModelChoice
 from siliforce.training.console import Console
@@ -47,7 +47,7 @@ class RunResult:
     @property
     def best_path(self) -> Path:
         """The best potential's file; the first member's of an ensemble."""
-        return (self.members[0] if self.members else self).run_dir / "best.safetensors"
+        return (self.members[0] if self.members else self).run_dir / BEST
 
     def potential(self) -> Potential:
         """The best potential."""
@@ -117,7 +117,7 @@ def _ensemble(session: Session, folder: Path) -> RunResult:
             break
     if session.world.is_main:
         manifest = {
-            "members": [f"{m.run_dir.name}/best.safetensors" for m in members],
+            "members": [f"{m.run_dir.name}/{BEST}" for m in members],
             "n_members": user.seeds,
             "complete": len(members) == user.seeds and not members[-1].interrupted,
             "data_hash": session.inputs.train.hash,

@@ -15,7 +15,7 @@ from siliforce.data import Dataset, DataStats, compute_stats
 from siliforce.errors import ConfigError, TrainingError
 from siliforce.graph import Graph
 from siliforce.hardware import hardware_stamp
-from siliforce.potential import Card, Potential
+from siliforce.potential import BEST, Card, Potential
 from siliforce.species import Species
 from siliforce.training import checkpoint, record
 from siliforce.training.build import (
@@ -229,6 +229,7 @@ class Session:
                 "Restart with the old one, or start a new run by --out"
             )
         trainer.restore(snapshot)
+        self._rescue_best(trainer, run_dir)
         if plan.config.max_edges is not None:
             trainer.set_max_edges(plan.config.max_edges)
         state = trainer.state
@@ -236,6 +237,21 @@ class Session:
             self.console.say(f"{run_dir} is finished already ({state.stop_reason})")
         else:
             self.console.say(f"going on at epoch {state.epoch + 1}, step {state.step}")
+
+    def _rescue_best(self, trainer: Trainer, run_dir: Path) -> None:
+        """Where the best potential's file was lost, the averaged weights of now take its place."""
+        best, state = run_dir / BEST, trainer.state
+        if not np.isfinite(state.best_loss) or self.world.share(best.exists()):
+            return
+        with trainer.optimiser.averaged_weights():
+            state.best_loss, _ = trainer.evaluate()
+            if self.world.is_main:
+                trainer.potential.save(best)
+        state.best_epoch = trainer.budget.epochs_done(state)
+        self.console.say(
+            f"{best} was lost: written again with the weights of epoch {state.best_epoch:g}, "
+            "which need not be the best"
+        )
 
     def _begin(self, trainer: Trainer, plan: Plan, run_dir: Path) -> None:
         """Say what will happen, and write it down."""
@@ -275,7 +291,7 @@ class Session:
             + (
                 f"continue with --restart auto --out {run_dir}"
                 if state.stop_reason == INTERRUPTED
-                else f"best: epoch {state.best_epoch:g}, in {run_dir}/best.safetensors"
+                else f"best: epoch {state.best_epoch:g}, in {run_dir / BEST}"
             )
         )
 

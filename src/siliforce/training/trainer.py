@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from siliforce.errors import TrainingError
-from siliforce.potential import Potential
+from siliforce.potential import BEST, Potential
 from siliforce.training import checkpoint
 from siliforce.training.checkpoint import Snapshot
 from siliforce.training.compiled import Predict, compiled
@@ -429,8 +429,8 @@ class Trainer:
         written = False
         if self.world.is_main:
             self.potential.card.errors = {k: v for k, v in row.items() if k != "time_s"}
-            with self._tolerated("write best.safetensors"):
-                self.potential.save(self.run_dir / "best.safetensors")
+            with self._tolerated(f"write {BEST}"):
+                self.potential.save(self.run_dir / BEST)
                 written = True
         return self.world.share(written)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,22 @@ def test_weights_depend_on_the_seed_alone(name: str) -> None:
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_width_multipliers_make_smaller_and_larger_models(name: str) -> None:
+    """Channels alone change: cutoff, degrees and numbers of layers stay the preset's."""
+    model_class = get_model(name)
+    paper = model_class.presets["paper"]
+    sizes = []
+    for factor in (0.25, 0.5, 1, 2):
+        config = model_class.scaled(paper, factor)
+        model = model_class(config, 2)
+        sizes.append(sum(p.numel() for p in model.parameters()))
+        changed = {k for k, v in config.model_dump().items() if v != paper.model_dump()[k]}
+        assert changed == (set(model_class.widths) if factor != 1 else set())
+    assert sizes == sorted(sizes)
+    assert all(1.5 < large / small < 4.5 for small, large in pairwise(sizes)), sizes
 
 
 def test_unknown_model_gets_a_suggestion() -> None:

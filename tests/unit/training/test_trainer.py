@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import itertools
 import json
 import math
 import os
@@ -33,6 +34,18 @@ def test_learns(tmp_path):
     assert rows[-1]["lr"] == pytest.approx(0, abs=1e-12)
     best = Potential.load(tmp_path / "best.safetensors")
     assert best.card.errors["valid_loss"] == min(row["valid_loss"] for row in rows)
+
+
+@pytest.mark.parametrize(("clock", "finished"), [("wall", False), ("processor", True)])
+def test_what_others_do_does_not_use_up_processor_time(tmp_path, monkeypatch, clock, finished):
+    """A machine that stands still for an hour at every look at the clock."""
+    standing_still = itertools.count(step=3600)
+    monkeypatch.setattr(
+        "siliforce.training.trainer.time.monotonic", lambda: float(next(standing_still))
+    )
+    state = make_trainer(tmp_path, epochs=2, max_time=600, clock=clock).fit()
+    assert (state.stop_reason == "all epochs done") == finished
+    assert (state.epoch == 2) == finished
 
 
 def test_metrics_have_the_agreed_columns(tmp_path):
