@@ -52,7 +52,16 @@ CASES = (
     Case("bpnn", {"layers.1.bias.weight": "the last bias adds a constant to the energy"}),
     Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
     Case("mace", scale=20.0),
-    Case("scn", scale=500.0, rotation_error=0.01),
+    Case(
+        "scn",
+        {
+            f"readout.energy.{layer}.{kind}": "energies have layers of their own in the readout"
+            for layer in ("first", "second", "third")
+            for kind in ("weight", "bias")
+        },
+        scale=500.0,
+        rotation_error=0.01,
+    ),
 )
 
 

@@ -29,6 +29,9 @@ from siliforce.nn.scatter import with_ghosts
 from siliforce.nn.species_table import SpeciesTable
 
 
+TRAINING = {"optimizer": "adamw", "amsgrad": True, "batch_size": 6}
+
+
 class SCNConfig(ModelConfig):
     """Hyper-parameters of SCN."""
 
@@ -101,10 +104,11 @@ class SCN(Model):
             n_radial=300,
         ),
     }
-    training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = dict.fromkeys(
-        ("small", "paper"),
-        {"optimizer": "adamw", "amsgrad": True, "lr": 4e-4, "batch_size": 6, "ema": 0.999},
-    )
+    widths = ("n_channels", "hidden", "far_hidden")
+    training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "small": {**TRAINING, "lr": 1e-3, "ema": 0.99},
+        "paper": {**TRAINING, "lr": 4e-4, "ema": 0.999},
+    }
 
     config: SCNConfig
 
@@ -406,19 +410,25 @@ class Readout(ExactModule):
         self.register_constant("_harmonics", harmonics_at(points, config.l_max))
         self.register_constant("_weights", weights)
         self.register_constant("_weighted_points", weights[:, None] * points)
-        n = config.n_channels
-        self.energy = nn.ModuleList([nn.Linear(n, n), nn.Linear(n, n), nn.Linear(n, 1)])
+        self.energy = Head(config.n_channels)
         # A constant is no force where points balance.
-        last = nn.Linear(n, 1, bias=not config.smooth)
-        self.force = nn.ModuleList([nn.Linear(n, n), nn.Linear(n, n), last])
+        self.force = Head(config.n_channels, bias=not config.smooth)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(n_atoms, (l_max + 1)², n_channels) -> (n_atoms,) and (n_atoms, 3)."""
-        energy = self._sampled(self.energy, features) @ self._weights
-        return energy, self._sampled(self.force, features) @ self._weighted_points
+        energy = self.energy(features, self._harmonics) @ self._weights
+        return energy, self.force(features, self._harmonics) @ self._weighted_points
 
-    def _sampled(self, layers: nn.ModuleList, features: Tensor) -> Tensor:
-        """A network's answer in every direction, (n_atoms, n_samples)."""
-        first, second, third = layers
-        x = self._harmonics @ (features @ first.weight.t()) + first.bias
-        return third(functional.silu(second(functional.silu(x)))).squeeze(2)
+
+class Head(nn.Module):
+    """A number in every direction."""
+
+    def __init__(self, n: int, bias: bool = True) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(n, n), nn.Linear(n, n)
+        self.third = nn.Linear(n, 1, bias=bias)
+
+    def forward(self, features: Tensor, harmonics: Tensor) -> Tensor:
+        """Features and harmonics in each direction -> (n_atoms, n_directions)."""
+        x = functional.silu(harmonics @ (features @ self.first.weight.t()) + self.first.bias)
+        return self.third(functional.silu(self.second(x))).squeeze(2)

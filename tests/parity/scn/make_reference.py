@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-
 from benchmarks.authors.scn import authors_model
+
 from tests.structures import STRUCTURES
 
 PATH = Path(__file__).with_name("reference.npz")

@@ -50,7 +50,8 @@ NAMES = {
     "fc3_sphere": "sphere.third",
 }
 for _head in ("energy", "force"):
-    NAMES |= {f"{_head}_fc{k + 1}": f"readout.{_head}.{k}" for k in range(3)}
+    for _number, _layer in enumerate(("first", "second", "third"), start=1):
+        NAMES[f"{_head}_fc{_number}"] = f"readout.{_head}.{_layer}"
 """Part of a name in the package -> here."""
 
 
