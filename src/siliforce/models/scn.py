@@ -28,8 +28,7 @@ from siliforce.nn.radial import GaussianBasis
 from siliforce.nn.scatter import with_ghosts
 from siliforce.nn.species_table import SpeciesTable
 
-
-TRAINING = {"optimizer": "adamw", "amsgrad": True, "batch_size": 6}
+TRAINING = {"optimizer": "adamw", "amsgrad": True, "lr": 4e-4, "batch_size": 6, "ema": 0.999}
 
 
 class SCNConfig(ModelConfig):
@@ -106,8 +105,8 @@ class SCN(Model):
     }
     widths = ("n_channels", "hidden", "far_hidden")
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {**TRAINING, "lr": 1e-3, "ema": 0.99},
-        "paper": {**TRAINING, "lr": 4e-4, "ema": 0.999},
+        "small": TRAINING,
+        "paper": TRAINING,
     }
 
     config: SCNConfig

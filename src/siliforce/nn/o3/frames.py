@@ -18,7 +18,7 @@ def bisector_frames(unit_vectors: Tensor) -> Tensor:
     The fixed frame `POLE` is turned by half a turn about the bisector of its second axis and the
     edge, so that this axis comes to lie on the edge. No field of frames is smooth on all of the
     sphere; this one whirls about the direction opposite to the axis, where no usual crystal has
-    an edge, and is accurate however close an edge comes to it.
+    an edge. It is finite there too; rounding grows as one over the angle to that direction.
 
     Args:
         unit_vectors: (n_edges, 3).
