@@ -75,6 +75,16 @@ CASES = (
     ),
     Case("mace", scale=20.0),
     Case("dpa1", {"readout.bias": "the last bias adds a constant to the energy"}, scale=8.0),
+    Case(
+        "scn",
+        {
+            f"readout.energy.{layer}.{kind}": "energies have layers of their own in the readout"
+            for layer in ("first", "second", "third")
+            for kind in ("weight", "bias")
+        },
+        scale=500.0,
+        rotation_error=0.003,  # of energies; 0.0002 of forces
+    ),
 )
 
 

@@ -17,14 +17,15 @@ __all__ = ["MODELS", "Model", "ModelConfig", "RawOutput", "get_model", "list_mod
 
 MODELS: dict[str, str] = {
     "bpnn": "siliforce.models.bpnn:BPNN",
+    "dpa1": "siliforce.models.dpa1:DPA1",
     "schnet": "siliforce.models.schnet:SchNet",
     "dimenet_pp": "siliforce.models.dimenet_pp:DimeNetPP",
-    "nequip": "siliforce.models.nequip:NequIP",
-    "allegro": "siliforce.models.allegro:Allegro",
     "gemnet_t": "siliforce.models.gemnet:GemNetT",
     "gemnet_dt": "siliforce.models.gemnet:GemNetDT",
+    "nequip": "siliforce.models.nequip:NequIP",
+    "allegro": "siliforce.models.allegro:Allegro",
     "mace": "siliforce.models.mace:MACE",
-    "dpa1": "siliforce.models.dpa1:DPA1",
+    "scn": "siliforce.models.scn:SCN",
 }
 """Name on the command line -> module:class."""
 

@@ -13,21 +13,24 @@ from torch import Tensor, nn
 
 
 class GaussianBasis(nn.Module):
-    """`exp(-(r - μ_k)² / (2 Δ²))` on an even grid of centres from 0 to the cutoff, spacing Δ.
+    """`exp(-(r - μ_k)² / (2 w² Δ²))` on an even grid of centres from 0 to the cutoff, spacing Δ.
 
     Reference:
         Schütt et al., SchNet (2018), eq. 4.
     """
 
-    def __init__(self, cutoff: float, n_radial: int) -> None:
+    def __init__(self, cutoff: float, n_radial: int, width: float = 1.0) -> None:
+        """Choose the grid, and the Gaussians' width w in units of its spacing."""
         super().__init__()
         self.n_radial = n_radial
         self.spacing = cutoff / (n_radial - 1)
+        self.width = width
 
     def forward(self, lengths: Tensor) -> Tensor:
         """(n_edges,), Å -> (n_edges, n_radial)."""
         steps = torch.arange(self.n_radial, dtype=lengths.dtype, device=lengths.device)
-        return torch.exp(-0.5 * (lengths[:, None] / self.spacing - steps).square())
+        offsets = (lengths[:, None] / self.spacing - steps) / self.width
+        return torch.exp(-0.5 * offsets.square())
 
 
 class BesselBasis(nn.Module):

@@ -36,13 +36,36 @@ class SphericalHarmonics(ExactModule):
 
     def forward(self, unit_vectors: Tensor) -> Tensor:
         """(n_edges, 3), of length 1 -> (n_edges, (l_max + 1)²), ordered as in `wigner`."""
+        # The transpose is a view: a product with it from the left runs over contiguous edges.
+        return (self._matrix @ torch.cat(self._monomials(unit_vectors))).t()
+
+    def slopes(self, unit_vectors: Tensor, tangents: Tensor) -> Tensor:
+        """Derivatives of the harmonics along tangents of the unit sphere.
+
+        Args:
+            unit_vectors: (n_edges, 3).
+            tangents: (n_edges, 3), each at a right angle to its unit vector.
+
+        Returns:
+            (n_edges, (l_max + 1)²).
+        """
+        v, t = unit_vectors.t().contiguous(), tangents.t().contiguous()
+        values = self._monomials(unit_vectors)
+        slopes = [torch.zeros_like(v[:1]), t][: self.l_max + 1]
+        for degree in range(2, self.l_max + 1):
+            lower, axis = getattr(self, f"_lower_{degree}"), getattr(self, f"_axis_{degree}")
+            value, slope = (x[-1].index_select(0, lower) for x in (values[:degree], slopes))
+            slopes.append(slope * v.index_select(0, axis) + value * t.index_select(0, axis))
+        return (self._matrix @ torch.cat(slopes)).t()
+
+    def _monomials(self, unit_vectors: Tensor) -> list[Tensor]:
+        """Per degree, (n_monomials, n_edges)."""
         v = unit_vectors.t().contiguous()
         monomials = [torch.ones_like(v[:1]), v][: self.l_max + 1]
         for degree in range(2, self.l_max + 1):
             lower = monomials[-1].index_select(0, getattr(self, f"_lower_{degree}"))
             monomials.append(lower * v.index_select(0, getattr(self, f"_axis_{degree}")))
-        # The transpose is a view: a product with it from the left runs over contiguous edges.
-        return (self._matrix @ torch.cat(monomials)).t()
+        return monomials
 
 
 @cache
