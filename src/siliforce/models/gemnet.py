@@ -47,11 +47,11 @@ from siliforce.graph import Graph, Topology
 from siliforce.models.base import Model, ModelConfig, RawOutput
 from siliforce.nn.angle_sum import legendre_sums
 from siliforce.nn.cutoff import polynomial_envelope
-from siliforce.nn.fused_silu import scaled_silu, skip_silu
 from siliforce.nn.o3 import EdgeBlocks, SphericalHarmonics
 from siliforce.nn.radial import BesselBasis
 from siliforce.nn.scale_factor import ScaleFactor, fit_scale_factors
 from siliforce.nn.scatter import gather_neighbors, sum_over_neighbors
+from siliforce.nn.silu import silu, skip_silu
 from siliforce.nn.species_table import SpeciesTable
 
 SQRT_HALF = math.sqrt(0.5)
@@ -373,7 +373,7 @@ class Residual(nn.Module):
 
 def activate(x: Tensor) -> Tensor:
     """silu, scaled so that a unit variance stays near one."""
-    return scaled_silu(x, GAIN)
+    return silu(x, GAIN)
 
 
 def linear(n_in: int, n_out: int) -> nn.Linear:

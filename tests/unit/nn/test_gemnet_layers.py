@@ -8,9 +8,9 @@ from torch import Tensor
 
 from siliforce.graph import Graph, System, Topology, collate
 from siliforce.nn.angle_sum import legendre_sums
-from siliforce.nn.fused_silu import scaled_silu, skip_silu
 from siliforce.nn.o3 import EdgeBlocks, SphericalHarmonics
 from siliforce.nn.scale_factor import ScaleFactor, fit_scale_factors
+from siliforce.nn.silu import silu, skip_silu
 from tests.structures import STRUCTURES
 
 N_DEGREES = 7
@@ -53,11 +53,11 @@ def test_legendre_sums_are_sums_over_triplets() -> None:
 def test_silu_is_differentiable_twice() -> None:
     x = torch.linspace(-30, 30, 41, dtype=torch.float64, requires_grad=True)
     skip = torch.randn(41, dtype=torch.float64, requires_grad=True)
-    torch.testing.assert_close(scaled_silu(x, 1.7), 1.7 * torch.nn.functional.silu(x))
+    torch.testing.assert_close(silu(x, 1.7), 1.7 * torch.nn.functional.silu(x))
     torch.testing.assert_close(
         skip_silu(skip, x, 1.7, 0.6), 0.6 * skip + 1.7 * torch.nn.functional.silu(x)
     )
-    for function in (lambda x, _: scaled_silu(x, 1.7), lambda x, y: skip_silu(y, x, 1.7, 0.6)):
+    for function in (lambda x, _: silu(x, 1.7), lambda x, y: skip_silu(y, x, 1.7, 0.6)):
         assert torch.autograd.gradcheck(function, (x, skip))
         assert torch.autograd.gradgradcheck(function, (x, skip))
 
