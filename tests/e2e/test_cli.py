@@ -96,7 +96,7 @@ def test_models_lists_the_ten_of_the_benchmark(run) -> None:
     rows = json.loads(out)
     assert code == 0
     assert len(rows) == 10
-    assert {r["name"] for r in rows if r["works"]} >= {"bpnn", "schnet", "mace"}
+    assert all(r["works"] for r in rows)
 
 
 def test_quickstart_runs_every_step_and_ends_with_a_report(run, tmp_path) -> None:
