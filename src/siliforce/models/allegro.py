@@ -167,6 +167,7 @@ class Allegro(Model):
         weights = hidden @ (embed @ project[:, n:])
         tensors = self._tensors(hidden @ (embed @ tensor_weights), harmonics, blocks)
         for product, latent in zip(self.products, self.latents, strict=True):
+            assert isinstance(latent, UnitMLP)
             dealt = self._dealt(weights, blocks)
             surroundings = environment(dealt, harmonics, blocks, len(graph.species)) * norm
             tensors = product(tensors, surroundings, blocks)
