@@ -172,7 +172,6 @@ class Allegro(Model):
             surroundings = environment(dealt, harmonics, blocks, len(graph.species)) * norm
             tensors = product(tensors, surroundings, blocks)
             invariant = tensors[..., 0].transpose(1, 2).flatten(0, 1)
-            assert isinstance(latent, UnitMLP)
             enter, leave = latent.matrices()
             own = invariant.index_select(0, blocks.slot) @ enter[n * len(maps) :]
             sources.append(functional.silu(_combine(own, sources, maps, enter)))
