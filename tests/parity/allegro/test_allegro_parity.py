@@ -12,13 +12,13 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from siliforce.deploy.allegro import from_allegro
 from siliforce.errors import ModelFileError
 from siliforce.models.allegro import Allegro
 from siliforce.potential import Potential
 from siliforce.species import Species
 from tests.cases import graph_of
 from tests.parity.allegro import make_reference
-from tests.parity.allegro.mapping import from_allegro
 from tests.parity.nequip.make_reference import TYPES, evaluate
 
 REFERENCE = np.load(make_reference.PATH)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from siliforce.deploy.mace_torch import from_mace_torch
 from siliforce.graph import Graph, System, collate
 from siliforce.models.mace import MACE, MACEConfig
 from siliforce.potential import Potential
 from siliforce.species import Species
-from tests.parity.mace.mapping import from_mace_torch
+from tests.parity.mace.couplings import tables
 
 HERE = Path(__file__).parent
 DESCRIPTION = json.loads((HERE / "reference.json").read_text())
@@ -37,7 +38,8 @@ def potential(reference: dict[str, np.ndarray]) -> Potential:
     }
     species = Species(tuple(DESCRIPTION["numbers"]))
     model = MACE(CONFIG, len(species)).double()
-    state = from_mace_torch(theirs, CONFIG, len(species), DESCRIPTION["silu_gain"])
+    gain = DESCRIPTION["silu_gain"]
+    state = from_mace_torch(theirs, tables(CONFIG), CONFIG, len(species), gain)
     state["mean_neighbors"] = torch.tensor(DESCRIPTION["mean_neighbors"], dtype=torch.float64)
     model.load_state_dict(state)
     return Potential(

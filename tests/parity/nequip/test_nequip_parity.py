@@ -12,13 +12,13 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from siliforce.deploy.nequip import from_nequip
 from siliforce.errors import ModelFileError
 from siliforce.models.nequip import NequIP
 from siliforce.potential import Potential
 from siliforce.species import Species
 from tests.cases import graph_of
 from tests.parity.nequip import make_reference
-from tests.parity.nequip.mapping import from_nequip
 
 REFERENCE = np.load(make_reference.PATH)
 KINDS = tuple(make_reference.SETTINGS)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from siliforce.deploy.weights import Weights
 from siliforce.errors import ModelFileError
 from siliforce.models.nequip import NequIPConfig
 from siliforce.nn.mlp import unit_gain
@@ -30,35 +31,6 @@ SUPPORTED = {
     "categorical_graph_field_embed": None,
 }
 """Arguments that are known with one value only."""
-
-
-class Weights:
-    """The package's state dict, from which entries are taken until only constants remain."""
-
-    def __init__(self, state: Mapping[str, Tensor], prefix: str) -> None:
-        self.prefix = prefix
-        self.rest = dict(state)
-
-    def take(self, name: str) -> Tensor:
-        """Remove and return; `name` without the prefix.
-
-        Raises:
-            ModelFileError: there is none.
-        """
-        key = self.prefix + name
-        if key not in self.rest:
-            raise ModelFileError(f"the weights lack '{key}'; the configuration is of another model")
-        return self.rest.pop(key)
-
-    def finish(self, constant: Callable[[str], bool]) -> None:
-        """Refuse entries that nobody took.
-
-        Raises:
-            ModelFileError: naming those that are neither empty nor `constant`.
-        """
-        unknown = [k for k, v in self.rest.items() if v.numel() and not constant(k)]
-        if unknown:
-            raise ModelFileError(f"unknown weights, nothing is imported: {', '.join(unknown)}")
 
 
 class Options:
@@ -91,6 +63,10 @@ class Options:
         if not isinstance(value, (int, float)):
             raise ModelFileError(f"{name} is {value!r}; only one number for all can be imported")
         return float(value)
+
+    def tensor(self, name: str) -> Tensor:
+        """A number, in float64: a mean is rarely exact in float32."""
+        return torch.tensor(self.number(name), dtype=torch.float64)
 
     def finish(self) -> None:
         """Refuse arguments that nobody asked for.
@@ -133,7 +109,7 @@ def from_nequip(
         * options.take("radial_mlp_depth", 1),
     )
     n_species = len(options.take("type_names"))
-    out = {"model.mean_neighbors": torch.tensor(options.number("avg_num_neighbors"))}
+    out = {"model.mean_neighbors": options.tensor("avg_num_neighbors")}
     out |= energy_scale(options, weights, n_species)
     options.finish()
     out["model.types.weight"] = weights.take("type_embed.embed_module.weight")
@@ -219,7 +195,7 @@ def layer(weights: Weights, config: NequIPConfig, k: int) -> dict[str, Tensor]:
     )
 
     # e3nn sorts irreps by degree, the odd one first.
-    shapes = []
+    shapes: list[tuple[Irrep, tuple[int, ...]]] = []
     for b in sorted(outputs):
         width = n * (1 + len(gated)) if b == SCALAR else n
         shapes.append((b, (n * sum(p[2] == b for p in paths), width)))

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from siliforce.models.allegro import AllegroConfig
-from tests.parity.nequip.mapping import (
+from siliforce.deploy.nequip import (
     Options,
-    Weights,
     bessel_functions,
     energy_scale,
     is_constant,
 )
+from siliforce.deploy.weights import Weights
+from siliforce.models.allegro import AllegroConfig
 
 SUPPORTED = {
     "per_edge_type_cutoff": None,
@@ -74,7 +74,7 @@ def from_allegro(
         readout_hidden=options.take("readout_mlp_hidden_layers_width", 32),
     )
     n_species = len(options.take("type_names"))
-    out = {"model.mean_neighbors": torch.tensor(options.number("avg_num_neighbors"))}
+    out = {"model.mean_neighbors": options.tensor("avg_num_neighbors")}
     out |= energy_scale(options, weights, n_species)
     options.finish()
     radial.finish()
