@@ -122,6 +122,14 @@ class Allegro(Model):
         ),
         "paper": AllegroConfig(cutoff=6.0),
     }
+    widths = (
+        "n_scalars",
+        "n_channels",
+        "n_embedding",
+        "embed_hidden",
+        "latent_hidden",
+        "readout_hidden",
+    )
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {"lr": 5e-3, "batch_size": 4, "ema": 0.99},
         "paper": {"lr": 5e-3, "batch_size": 16, "ema": 0.99},

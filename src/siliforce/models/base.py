@@ -103,11 +103,14 @@ class Model(nn.Module):
 
     @classmethod
     def scaled(cls, config: ModelConfig, factor: float) -> ModelConfig:
-        """The hyper-parameters with all `widths` times `factor`, rounded, at least one."""
+        """The hyper-parameters with all `widths` times `factor`, rounded, at least one.
+
+        The widths of several layers keep their ratios, on which skip connections may rest.
+        """
 
         def times(value: Any) -> Any:
             if isinstance(value, tuple):
-                return tuple(times(v) for v in value)
+                return tuple(round(v * times(value[0]) / value[0]) for v in value)
             return max(round(factor * value), 1)
 
         changes = {name: times(getattr(config, name)) for name in cls.widths}

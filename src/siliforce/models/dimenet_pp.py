@@ -97,6 +97,7 @@ class DimeNetPP(Model):
         "small": DimeNetPPConfig(cutoff=5.0, hidden=64, out_hidden=128, interaction_hidden=32),
         "paper": DimeNetPPConfig(cutoff=6.0, zero_output=True),
     }
+    widths = ("hidden", "out_hidden", "interaction_hidden")
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {"lr": 1e-3, "batch_size": 4, "ema": 0.99},
         "paper": {"lr": 1e-4, "batch_size": 8},

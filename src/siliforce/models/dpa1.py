@@ -106,6 +106,7 @@ class DPA1(Model):
         ),
         "paper": DPA1Config(cutoff=6.0),
     }
+    widths = ("embedding", "attention_width", "fitting")
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {"lr": 2e-3, "batch_size": 8, "ema": 0.99},
         "paper": {

@@ -96,6 +96,7 @@ class NequIP(Model):
         "small": NequIPConfig(cutoff=5.0, n_channels=16, n_layers=3, radial_hidden=(32, 32)),
         "paper": NequIPConfig(cutoff=6.0),
     }
+    widths = ("n_channels", "radial_hidden")
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "small": {"lr": 5e-3, "batch_size": 4, "ema": 0.99},
         "paper": {"lr": 5e-3, "batch_size": 16, "ema": 0.99},

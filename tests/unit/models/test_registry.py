@@ -78,7 +78,8 @@ def test_width_multipliers_make_smaller_and_larger_models(name: str) -> None:
         changed = {k for k, v in config.model_dump().items() if v != paper.model_dump()[k]}
         assert changed == (set(model_class.widths) if factor != 1 else set())
     assert sizes == sorted(sizes)
-    assert all(1.5 < large / small < 4.5 for small, large in pairwise(sizes)), sizes
+    # Matrices grow with the square, NequIP's products of two kinds of channels with the cube.
+    assert all(1.5 < large / small < 8 for small, large in pairwise(sizes)), sizes
 
 
 def test_unknown_model_gets_a_suggestion() -> None:
