@@ -57,7 +57,9 @@ def ours(
     )
 
     def evaluate(training: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        answer = potential(graph.moved(data["positions"]), create_graph=training)
+        # As in use: a direct model keeps no graph, a gradient model makes the one it needs.
+        with torch.set_grad_enabled(training):
+            answer = potential(graph.moved(data["positions"]), create_graph=training)
         assert answer.forces is not None
         return answer.energy.float(), answer.forces
 
