@@ -178,6 +178,7 @@ class Potential(nn.Module):
         if derive and not create_graph:
             energy, atom_energies = energy.detach(), atom_energies.detach()
             out_forces = None if out_forces is None else out_forces.detach()
+            out_stress = None if out_stress is None else out_stress.detach()
         return Prediction(energy, atom_energies, out_forces if forces else None, out_stress)
 
     def with_species(self, graph: Graph) -> Graph:

@@ -119,6 +119,7 @@ def test_only_what_is_asked_for_is_computed() -> None:
     torch.testing.assert_close(answer.stress, stress_only.stress)
     assert not answer.forces.requires_grad
     assert not answer.energy.requires_grad
+    assert not answer.stress.requires_grad
 
 
 def test_inference_mode_is_an_error_not_zero_forces() -> None:

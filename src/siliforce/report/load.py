@@ -62,6 +62,11 @@ class Run:
         return next((r for r in found if r is not None and not trained_frames(r)), None)
 
     @property
+    def direct(self) -> bool:
+        """Whether its forces are predicted and conserve no energy."""
+        return any(r.provenance.get("force_mode") == "direct" for r in self.results)
+
+    @property
     def ood(self) -> list[Result]:
         """Errors on the sets that lie outside the training data on purpose."""
         return [r for r in self.of("errors") if r.split.startswith("ood")]

@@ -66,7 +66,7 @@ def overview(runs: Sequence[Run]) -> Table:
         record = run.record
         wall = record.get("wall_s")
         row = [
-            Cell(run.name, run.name, _title(run), style=run.style),
+            Cell(_labelled(run), run.name, _title(run), style=run.style),
             Cell(shown(record.get("n_parameters")), record.get("n_parameters")),
             Cell(shown(record.get("epochs")), record.get("epochs")),
             Cell(duration(wall), wall, describe_hardware(record.get("hardware", {}))),
@@ -81,6 +81,10 @@ def overview(runs: Sequence[Run]) -> Table:
 def _held(run: Run, name: str) -> Metric | None:
     found = run.held_out.metric(name) if run.held_out else None
     return None if found is None or found.value is None else found
+
+
+def _labelled(run: Run) -> str:
+    return f"{run.name} (non-conservative)" if run.direct else run.name
 
 
 def _title(run: Run) -> str:

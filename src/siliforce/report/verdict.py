@@ -244,8 +244,11 @@ def unseen_pairs(elements: Sequence[str], min_distance: dict[str, float]) -> lis
 
 
 def _stress(run: Run) -> list[str]:
-    if (run.held_out or Result(indicator="", model="")).provenance.get("force_mode") == "direct":
-        return ["pressures, elastic constants or relaxing cells, since it predicts no stress"]
+    if run.direct:
+        return [
+            "long runs at constant energy, since its forces are predicted and conserve none",
+            "pressures, elastic constants or relaxing cells, since it predicts no stress",
+        ]
     result = run.held_out
     if result is not None and result.value("stress_rmse") is None:
         return ["pressures and elastic constants without a check, since its stress was not tested"]

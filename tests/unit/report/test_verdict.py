@@ -9,6 +9,7 @@ import pytest
 from siliforce.indicators.base import Metric, Result
 from siliforce.potential import Card
 from siliforce.report.load import Run, load_runs
+from siliforce.report.tables import overview
 from siliforce.report.verdict import compare, falling, grade_of, judge, unseen_pairs
 
 
@@ -111,7 +112,11 @@ def test_stress_that_was_not_tested_or_not_there():
     result.metrics = [m for m in result.metrics if m.name != "stress_rmse"]
     assert "its stress was not tested" in judge(run(result)).avoid
     result.provenance["force_mode"] = "direct"
-    assert "it predicts no stress" in judge(run(result)).avoid
+    avoid = judge(run(result)).avoid
+    assert "it predicts no stress" in avoid
+    assert "conserve none" in avoid
+    assert overview([run(result)]).rows[0][0].text.endswith("(non-conservative)")
+    assert "conserve" not in judge(run(errors())).avoid
 
 
 def test_scarce_elements_bound_the_use_and_are_to_be_labelled():
