@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -16,6 +14,7 @@ from siliforce.species import Species
 from tests.cases import graph_of
 from tests.parity.gemnet import make_reference
 from tests.parity.gemnet.mapping import converted, renamed
+from tests.parity.stored import structure
 
 REFERENCE = np.load(make_reference.PATH)
 STRUCTURES = sorted({k.split("/")[1] for k in REFERENCE.files if k.startswith("structure/")})
@@ -36,11 +35,7 @@ def reference_potential(kind: str) -> Potential:
 
 
 def stored(name: str) -> Atoms:
-    fields: dict[str, Any] = {
-        field: REFERENCE[f"structure/{name}/{field}"]
-        for field in ("numbers", "positions", "cell", "pbc")
-    }
-    return Atoms(**fields)
+    return structure(REFERENCE, f"structure/{name}")
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

@@ -19,6 +19,7 @@ from siliforce.potential import Potential
 from siliforce.species import Species
 from tests.cases import graph_of
 from tests.parity.nequip import make_reference
+from tests.parity.stored import structure
 
 REFERENCE = np.load(make_reference.PATH)
 KINDS = tuple(make_reference.SETTINGS)
@@ -50,8 +51,7 @@ def reference_potential(kind: str) -> Potential:
 
 
 def stored(kind: str, name: str) -> Atoms:
-    fields = ("numbers", "positions", "cell", "pbc")
-    return Atoms(**{field: REFERENCE[f"{kind}/{name}/{field}"] for field in fields})
+    return structure(REFERENCE, f"{kind}/{name}")
 
 
 @each_kind

@@ -13,6 +13,7 @@ from siliforce.potential import Potential
 from siliforce.species import Species
 from tests.cases import graph_of
 from tests.parity.schnet import make_reference
+from tests.parity.stored import structure
 
 REFERENCE = np.load(make_reference.PATH)
 STRUCTURES = sorted({k.split("/")[0] for k in REFERENCE.files} - {"weight"})
@@ -56,12 +57,7 @@ def reference_potential() -> Potential:
 
 
 def stored(name: str) -> Atoms:
-    return Atoms(
-        numbers=REFERENCE[f"{name}/numbers"],
-        positions=REFERENCE[f"{name}/positions"],
-        cell=REFERENCE[f"{name}/cell"],
-        pbc=REFERENCE[f"{name}/pbc"],
-    )
+    return structure(REFERENCE, name)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
