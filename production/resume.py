@@ -2,6 +2,7 @@
 
     python production/resume.py RUN [--workers 2]     label what is missing, then gather
     python production/resume.py RUN --gather          only gather what is finished so far
+    python production/resume.py RUN --only SET        one set, named as its file
 
 Queued frames lie beside this file (`<set>.extxyz.xz`, unlabelled); `sets.json` names the engine
 preset of each. Frames that are already in a set are not computed again. RUN is a run folder of
@@ -77,12 +78,14 @@ def gather(root: Path, name: str, facts: dict[str, str]) -> int:
 
 def main() -> None:
     """Command line."""
+    known = json.loads((HERE / "sets.json").read_text())
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--gather", action="store_true")
+    parser.add_argument("--only", choices=sorted(known))
     arguments = parser.parse_args()
-    sets = json.loads((HERE / "sets.json").read_text())
+    sets = {arguments.only: known[arguments.only]} if arguments.only else known
     if not arguments.gather:
         for name, facts in sets.items():
             queue(arguments.run, name, facts["engine"])

@@ -1,7 +1,7 @@
 """Protocols: which structures, heated how, labelled by what; written in YAML.
 
     name: hfo-mini
-    engine: engines/qe-hfo2.yaml        # labels; a file or the settings themselves
+    engine: engines/gpaw-hfo2.yaml        # labels; a file or the settings themselves
     sampler: {engine: nep, ...}         # moves the atoms; without it the engine does (ab-initio MD)
     recipes:                            # named lists of stages
       melt-quench: [{name: melt, temperature: 5000, fs: 2000, every_fs: 100}, ...]

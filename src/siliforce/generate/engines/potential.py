@@ -47,6 +47,8 @@ class PythonEngine(Engine):
         settings: passed to the calculator.
         safer_settings: changed for the second try (mixing, more iterations).
         start_moment: initial magnetic moment of every atom, for spin-polarised settings.
+        pulay_stress: element -> what the unfinished plane-wave basis adds to stress times volume,
+            eV per atom, measured against a finished one; it is taken off.
     """
 
     engine: Kind
@@ -54,15 +56,27 @@ class PythonEngine(Engine):
     settings: dict[str, Any] = Field(default_factory=dict)
     safer_settings: dict[str, Any] = Field(default_factory=dict)
     start_moment: float | None = None
+    pulay_stress: dict[str, float] = Field(default_factory=dict)
 
     def check(self, elements: set[str]) -> None:
-        """The interpreter exists and has the package."""
+        """The interpreter exists and has the package; the Pulay stress of every element is known.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        unknown = elements - set(self.pulay_stress)
+        if self.pulay_stress and unknown:
+            raise ConfigError(
+                f"engine '{self.engine}', pulay_stress: nothing for {', '.join(sorted(unknown))}; "
+                "measure it (stress times volume, against a higher cutoff) or leave all out"
+            )
         Server(self, self.settings, Path.cwd()).close()
 
     def level(self, atoms: Atoms) -> str:
         """Name of the potential and its settings."""
         settings = " ".join(f"{k}={_short(v)}" for k, v in sorted(self.settings.items()))
-        return f"{self.engine} {settings}".strip()
+        corrected = " Pulay stress taken off" if self.pulay_stress else ""
+        return f"{self.engine} {settings}{corrected}".strip()
 
     def identity(self) -> dict[str, Any]:
         """Without the interpreter, which does not change the numbers."""
@@ -87,11 +101,15 @@ class PythonEngine(Engine):
         finally:
             if self.engine in PER_FRAME:
                 server.close()
-        stress = reply.get("stress")
+        stress = None
+        if reply.get("stress") is not None:
+            stress = np.asarray(reply["stress"], dtype=float)
+            pulay = sum(self.pulay_stress.get(symbol, 0.0) for symbol in atoms.symbols)
+            stress[:3] -= pulay / atoms.get_volume()
         return Labels(
             energy=float(reply["energy"]),
             forces=np.asarray(reply["forces"], dtype=float).reshape(-1, 3),
-            stress=None if stress is None else np.asarray(stress, dtype=float),
+            stress=stress,
             version=str(reply["version"]),
             details={},
         )
