@@ -98,7 +98,12 @@ class JobFolder:
         return {n.removesuffix(".json") for n in _names(self.root / "failed")}
 
     def ordered(self, jobs: Sequence[Job]) -> list[Job]:
-        """Jobs still open, next first: the group with the smallest finished fraction leads."""
+        """Jobs still open, next first: the group with the smallest finished fraction leads.
+
+        A job whose worker died left its lock file behind: it comes last, so that one that always
+        takes its worker with it (out of memory, say) does not keep the others waiting.
+        """
+        locked = set(_names(self.root / "locks"))
         done = self.done_keys() | self.failed_keys()
         total: dict[str, int] = defaultdict(int)
         finished: dict[str, int] = defaultdict(int)
@@ -108,9 +113,10 @@ class JobFolder:
         ranked = []
         for order, job in enumerate(jobs):
             if job.key not in done:
-                ranked.append((finished[job.group] / total[job.group], order, job))
+                fraction = finished[job.group] / total[job.group]
+                ranked.append((job.key in locked, fraction, order, job))
                 finished[job.group] += 1
-        return [job for _, _, job in sorted(ranked, key=lambda entry: entry[:2])]
+        return [entry[-1] for entry in sorted(ranked, key=lambda entry: entry[:3])]
 
     def progress(self, jobs: Sequence[Job], workers: int = 1) -> Progress:
         """Counts, and the time left from the mean time of finished jobs of the same group."""

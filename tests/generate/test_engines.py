@@ -178,6 +178,19 @@ def test_python_engine_matches_its_calculator_and_reports_errors(tmp_path: Path)
         make_engine({"engine": "stillinger-weber"}).label(bulk("Ge"), tmp_path, safer=False)
 
 
+def test_pulay_stress_is_taken_off_per_atom(tmp_path: Path) -> None:
+    atoms = bulk("Si", cubic=True)
+    plain = make_engine({"engine": "stillinger-weber"}).label(atoms, tmp_path, safer=False)
+    engine = make_engine({"engine": "stillinger-weber", "pulay_stress": {"Si": 0.5}})
+    corrected = engine.label(atoms, tmp_path, safer=False)
+    off = np.array([1, 1, 1, 0, 0, 0]) * 8 * 0.5 / atoms.get_volume()
+    np.testing.assert_allclose(plain.stress - corrected.stress, off, atol=1e-12)
+    assert engine.identity() != make_engine({"engine": "stillinger-weber"}).identity()
+    assert "Pulay" in engine.level(atoms)
+    with pytest.raises(ConfigError, match="pulay_stress: nothing for N"):
+        engine.check({"Si", "N"})
+
+
 def test_missing_package_or_interpreter_is_said_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match="no Python interpreter"):
         make_engine({"engine": "lj", "python": "/no/such/python"}).check({"Si"})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.neighborlist import neighbor_list
 
 from siliforce.errors import ConfigError, DataError
 from siliforce.generate import structures
+from siliforce.generate.alloys import alloyed, pair_excess, shell_pairs
 from siliforce.generate.crystals import CRYSTALS, crystal
 
 ATOMS = {
@@ -98,3 +102,40 @@ def test_strain_is_linear_or_a_tensor() -> None:
     np.testing.assert_allclose(
         sheared.get_scaled_positions(), host.get_scaled_positions(), atol=1e-12
     )
+
+
+def test_alloys_have_their_composition_and_are_drawn_again_from_a_seed() -> None:
+    host = bulk("Si", cubic=True).repeat(2)
+    make = partial(alloyed, host, "Si", {"Ge": 16, "C": 3})
+    one, again = make(np.random.default_rng(1)), make(np.random.default_rng(1))
+    other = make(np.random.default_rng(2))
+    assert one.get_chemical_formula() == "C3Ge16Si45"
+    np.testing.assert_array_equal(one.numbers, again.numbers)
+    assert (one.numbers != other.numbers).any()
+    assert (host.numbers == 14).all()
+    with pytest.raises(DataError, match="65 Ge on 64 Si"):
+        alloyed(host, "Si", {"Ge": 65}, np.random.default_rng(0))
+
+
+def test_quasirandom_alloys_have_the_pairs_of_a_random_alloy() -> None:
+    host = bulk("Si", cubic=True).repeat(2)
+    pairs = shell_pairs(host, 3)
+    assert [p.sum(axis=1).tolist() for p in pairs] == [[4.0] * 64, [12.0] * 64, [12.0] * 64]
+    rng = np.random.default_rng(0)
+    quasi = alloyed(host, "Si", {"Ge": 32}, rng, quasirandom=True)
+    assert pair_excess(quasi.numbers, pairs) < 1e-12  # as many pairs as in the average
+    drawn = [pair_excess(alloyed(host, "Si", {"Ge": 32}, rng).numbers, pairs) for _ in range(20)]
+    assert min(drawn) > 0.01
+
+
+def test_quasirandom_on_one_sublattice_only() -> None:
+    host = bulk("GaAs", crystalstructure="zincblende", a=5.65, cubic=True).repeat(2)
+    quasi = alloyed(host, "Ga", {"Al": 8}, np.random.default_rng(0), quasirandom=True)
+    assert quasi.get_chemical_formula() == "Al8As32Ga24"
+    assert (quasi.numbers[host.numbers == 33] == 33).all()
+    sites = host.numbers == 31
+    pairs = shell_pairs(host[sites], 3)
+    assert pairs[0].sum(axis=1).tolist() == [12.0] * 32
+    rng = np.random.default_rng(1)
+    plain = [alloyed(host, "Ga", {"Al": 8}, rng).numbers[sites] for _ in range(20)]
+    assert pair_excess(quasi.numbers[sites], pairs) < min(pair_excess(n, pairs) for n in plain)

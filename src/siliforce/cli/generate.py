@@ -17,6 +17,9 @@ Frames = Annotated[Path, typer.Argument(help="Structures, in any format ASE read
 Engine = Annotated[Path, typer.Option(help="Settings, as in configs/generate/engines/.")]
 Folder = Annotated[Path, typer.Option("--run", help="Run folder; the same call goes on in it.")]
 Workers = Annotated[int, typer.Option(min=1, help="Local processes.")]
+Cluster = Annotated[
+    Optional[Path], typer.Option(help="Workers as pilot jobs of a cluster; see docs.")
+]
 
 
 @app.command()
@@ -36,12 +39,14 @@ def plan(
 
 
 @app.command()
-def run(protocol: Protocol, folder: Folder, workers: Workers = 1) -> None:
+def run(protocol: Protocol, folder: Folder, workers: Workers = 1, cluster: Cluster = None) -> None:
     """Sample and label; after any stop the same command goes on."""
-    from siliforce.generate import load_protocol
+    from siliforce.generate import load_cluster, load_protocol
     from siliforce.generate import run as run_protocol
 
-    typer.echo(f"labelled frames in {run_protocol(load_protocol(protocol), folder, workers, _say)}")
+    nodes = None if cluster is None else load_cluster(cluster)
+    sets = run_protocol(load_protocol(protocol), folder, workers, _say, nodes)
+    typer.echo(f"labelled frames in {sets}")
 
 
 @app.command()
@@ -51,12 +56,14 @@ def label(
     folder: Folder,
     out: Annotated[Path, typer.Option("--out", "-o", help="Extended XYZ, .xz to compress.")],
     workers: Workers = 1,
+    cluster: Cluster = None,
 ) -> None:
     """Label the structures of a file."""
     from siliforce.generate import label as label_frames
-    from siliforce.generate import load_engine
+    from siliforce.generate import load_cluster, load_engine
 
-    progress = label_frames(frames, load_engine(engine), folder, out, workers, _say)
+    nodes = None if cluster is None else load_cluster(cluster)
+    progress = label_frames(frames, load_engine(engine), folder, out, workers, _say, nodes)
     typer.echo(f"{progress.done} frames in {out}, {progress.failed} failed (reasons in {folder})")
 
 

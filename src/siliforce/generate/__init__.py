@@ -22,6 +22,7 @@ from siliforce.generate.protocols import Protocol, load_engine, load_protocol
 from siliforce.generate.runner import Run, slug
 from siliforce.generate.runner import run as run_queue
 from siliforce.jobs import Progress
+from siliforce.workers import Cluster, load_cluster
 
 
 def label(
@@ -31,6 +32,7 @@ def label(
     out: str | Path,
     workers: int = 1,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    cluster: Cluster | None = None,
 ) -> Progress:
     """Label every frame of a file and write those that worked to `out`.
 
@@ -38,6 +40,7 @@ def label(
         frames: any file ASE reads; labels already in it are ignored.
         folder: run folder; the same call goes on after a stop.
         out: extended XYZ, xz-compressed if its name ends so.
+        cluster: pilot jobs that hold the workers instead of this machine.
 
     Raises:
         DataError: no readable frames.
@@ -46,7 +49,7 @@ def label(
     """
     queue = Run(folder)
     queue.add(slug(Path(frames).name), read_frames(frames), engine)
-    progress = run_queue(folder, workers, on_progress)
+    progress = run_queue(folder, workers, on_progress, cluster)
     text = to_extxyz(queue.done()).encode()
     write_atomic(out, lzma.compress(text) if str(out).endswith(".xz") else text)
     return progress
@@ -54,6 +57,7 @@ def label(
 
 __all__ = [
     "ENGINES",
+    "Cluster",
     "Deviation",
     "Engine",
     "Plan",
@@ -62,6 +66,7 @@ __all__ = [
     "converge",
     "gather",
     "label",
+    "load_cluster",
     "load_engine",
     "load_protocol",
     "make_engine",

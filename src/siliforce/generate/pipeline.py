@@ -10,7 +10,7 @@ import hashlib
 import json
 import lzma
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from siliforce.generate.runner import run as run_queue
 from siliforce.generate.sampling import sample
 from siliforce.generate.structures import substituted
 from siliforce.jobs import Job, JobFolder, Progress, work
+from siliforce.workers import Cluster, run_workers
 
 Report = Callable[[Progress], None]
 
@@ -35,6 +36,7 @@ def run(
     root: str | Path,
     workers: int = 1,
     on_progress: Report = lambda progress: None,
+    cluster: Cluster | None = None,
 ) -> Path:
     """Run a protocol, or go on with it after any stop.
 
@@ -42,6 +44,7 @@ def run(
         root: run folder.
         workers: local processes.
         on_progress: told after every trajectory and every frame.
+        cluster: pilot jobs that hold the workers instead.
 
     Returns:
         The folder with one file of labelled frames for each system.
@@ -50,15 +53,17 @@ def run(
         ConfigError: an engine cannot run here.
         DiskFullError: the disk is full.
     """
-    root = Path(root)
+    root = Path(root).resolve()
     _check(protocol)
     jobs = sampling_jobs(protocol)
-    if workers == 1:
-        _sample(protocol, root, on_progress)
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            for future in [pool.submit(_sample, protocol, root) for _ in range(workers)]:
-                future.result()
+    run_workers(
+        partial(_sample, protocol, root),
+        workers,
+        lambda: sampling_folder(root).progress(jobs, workers),
+        on_progress,
+        cluster,
+        root / "parsl",
+    )
     folder = sampling_folder(root)
     if protocol.sampler is None and all(job.payload.stages for job in jobs):
         frames = [f for j in jobs for f in _sampled(folder, j)]  # the engine moved the atoms
@@ -72,7 +77,7 @@ def run(
                 frames,
                 protocol.label_engine(),
             )
-    run_queue(root, workers, on_progress)
+    run_queue(root, workers, on_progress, cluster)
     return gather(queue.done(), root / "sets")
 
 

@@ -26,6 +26,7 @@ from ase import Atoms
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from siliforce.errors import ConfigError
+from siliforce.generate.alloys import alloyed
 from siliforce.generate.crystals import crystal
 from siliforce.generate.engines import Engine, make_engine
 from siliforce.generate.frames import read_frames
@@ -80,6 +81,8 @@ class Start(BaseModel):
         random: formula placed at random at `density` [g/cm³].
         file: frames of a file, one start each.
         repeat: supercell.
+        alloy: old element to counts of the new ones, e.g. `{Si: {Ge: 16}}`.
+        quasirandom: put them as in a special quasirandom structure; see `alloys.alloyed`.
         strains: linear strains; one trajectory for each.
         shear: size of a further random strain tensor.
         vacancies: atoms taken away, by element.
@@ -103,6 +106,8 @@ class Start(BaseModel):
     file: str | None = None
     density: float = 3.0
     repeat: tuple[int, int, int] = (1, 1, 1)
+    alloy: dict[str, dict[str, int]] = Field(default_factory=dict)
+    quasirandom: bool = False
     strains: list[float] = Field(default_factory=lambda: [0.0])
     shear: float = 0.0
     slab: Slab | None = None
@@ -138,7 +143,10 @@ class Start(BaseModel):
 
     def build(self, strain: float, rng: np.random.Generator) -> Atoms:
         """The structure of one trajectory."""
-        atoms = strained(self._base(rng), strain)
+        atoms = self._base(rng)
+        for old, counts in self.alloy.items():
+            atoms = alloyed(atoms, old, counts, rng, self.quasirandom)
+        atoms = strained(atoms, strain)
         if self.shear:
             tensor = rng.uniform(-self.shear, self.shear, (3, 3))
             atoms = strained(atoms, (tensor + tensor.T) / 2)

@@ -12,8 +12,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ase import Atoms
@@ -24,6 +24,7 @@ from siliforce.files import write_atomic
 from siliforce.generate.engines import Engine, gate, make_engine
 from siliforce.generate.frames import canonical, frame_key, labelled, read_frames, to_extxyz
 from siliforce.jobs import Job, JobFolder, Progress, work
+from siliforce.workers import Cluster, run_workers
 
 SUFFIX = ".extxyz"
 
@@ -134,29 +135,32 @@ def run(
     root: str | Path,
     workers: int = 1,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    cluster: Cluster | None = None,
 ) -> Progress:
     """Label everything queued in a run folder; start it again after any stop.
 
     Args:
         workers: local processes; more may be started on other machines that share the folder.
+        cluster: pilot jobs that hold the workers instead.
 
     Raises:
         ConfigError: a program, package or pseudopotential is missing.
         DiskFullError: the disk is full.
+        WorkersLost: workers died again and again.
     """
-    this = Run(root)
-    this.check()
-    if workers == 1:
-        return _work(this.root, on_progress)
-    with ProcessPoolExecutor(workers) as pool:
-        futures = [pool.submit(_work, this.root) for _ in range(workers)]
-        for future in futures:
-            future.result()
-    return this.progress(workers)
+    this = Run(Path(root).resolve())
+
+    def progress() -> Progress:
+        return this.progress(workers if cluster is None else cluster.workers)
+
+    logs = this.root / "parsl"
+    run_workers(partial(_work, this.root), workers, progress, on_progress, cluster, logs)
+    return progress()
 
 
 def _work(root: Path, on_progress: Callable[[Progress], None] = lambda progress: None) -> Progress:
     this = Run(root)
+    this.check()
 
     def report(progress: Progress) -> None:
         write_atomic(root / f"progress-{os.getpid()}.txt", progress.line() + "\n")
