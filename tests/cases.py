@@ -32,6 +32,8 @@ class Case:
             a rotated or inverted prediction over the RMS force; None: rounding alone.
         zero_alone: why the model says exactly zero of an isolated atom, whatever its weights;
             empty if it does not.
+        compiled_training: whether the full tests compile a training step too, double backward
+            included; minutes for each.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Case:
     scale: float = 1.3
     rotation_error: float | None = None
     zero_alone: str = ""
+    compiled_training: bool = False
 
     @property
     def direct(self) -> bool:
@@ -52,8 +55,16 @@ class Case:
 
 
 CASES = (
-    Case("bpnn", {"layers.1.bias.weight": "the last bias adds a constant to the energy"}),
-    Case("schnet", {"readout.layers.1.bias": "the last bias adds a constant to the energy"}),
+    Case(
+        "bpnn",
+        {"layers.1.bias.weight": "the last bias adds a constant to the energy"},
+        compiled_training=True,
+    ),
+    Case(
+        "schnet",
+        {"readout.layers.1.bias": "the last bias adds a constant to the energy"},
+        compiled_training=True,
+    ),
     Case("dimenet_pp"),
     Case("nequip", scale=20.0, zero_alone="nothing that an atom says of itself has a bias"),
     Case("allegro", scale=20.0, zero_alone="energies are sums over edges"),
@@ -73,7 +84,7 @@ CASES = (
         },
         zero_alone="energies are sums over edges and no layer has a bias",
     ),
-    Case("mace", scale=20.0),
+    Case("mace", scale=20.0, compiled_training=True),
     Case("dpa1", {"readout.bias": "the last bias adds a constant to the energy"}, scale=8.0),
     Case(
         "scn",

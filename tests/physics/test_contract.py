@@ -479,9 +479,34 @@ def test_new_species_can_learn(case: Case) -> None:
         assert gradient.abs().max() > 0, name
 
 
+COMPILED_BATCHES = (  # not of three: torch would take that for the three directions
+    ("amorphous", "self_images", "cluster", "crystal", "two_species"),
+    ("amorphous", "triclinic", "cluster", "crystal"),
+)
+
+
 @pytest.mark.full
 @each_case
 def test_compiled_agrees(case: Case) -> None:
+    """Energy and forces in one graph, and another batch without compiling again."""
+    potential = build_potential(case, pin_isolated=False)
+    torch._dynamo.reset()
+    compiled = torch.compile(potential, fullgraph=True, dynamic=True)
+    with (
+        torch._dynamo.config.patch(trace_autograd_ops=True, error_on_recompile=True),
+        torch.set_grad_enabled(not case.direct),
+    ):
+        for names in COMPILED_BATCHES:
+            graph = graph_of(potential, [STRUCTURES[name]() for name in names])
+            leaf = graph.edge_vectors.requires_grad_(not case.direct)
+            eager, fast = (f(graph.replace(edge_vectors=leaf)) for f in (potential, compiled))
+            assert_close(fast.energy, eager.energy, 1e-10)
+            assert_close(fast.forces, eager.forces, 1e-10)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("case", [c for c in CASES if c.compiled_training], ids=str)
+def test_compiled_training_agrees(case: Case) -> None:
     """Energy and forces in one graph, and the gradients of a loss on them."""
     potential = build_potential(case, pin_isolated=False)
     structures = [STRUCTURES[n]() for n in ("amorphous", "self_images", "cluster")]

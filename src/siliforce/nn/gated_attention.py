@@ -22,8 +22,8 @@ from torch.autograd.function import once_differentiable
 SHIFT = 20.0
 """A neighbour at the cutoff has this much less of a logit than one that is near."""
 
-PIECE = 100_000
-"""Numbers in the largest temporary array of a piece (0.4 MB in float32)."""
+PIECE = 400_000
+"""Numbers in the largest temporary array of a piece (1.6 MB in float32)."""
 
 
 def gated_attention(
