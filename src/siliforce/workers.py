@@ -101,7 +101,7 @@ def run_workers(
         scratch: folder for Parsl's own logs.
 
     Raises:
-        WorkersLost: more than a few deaths per worker.
+        WorkersLost: a few deaths per worker without a job finished in between.
         Exception: whatever `work` raised first, after all workers have ended.
     """
     if cluster is None and workers == 1:
@@ -118,7 +118,7 @@ def run_workers(
             now = progress()
             if seen is None or (now.done, now.failed) != (seen.done, seen.failed):
                 on_progress(now)
-                seen = now
+                seen, restarts = now, RESTARTS_PER_WORKER * workers
             for future in finished:
                 index, error = running.pop(future), future.exception()
                 if error is not None and _is_loss(error) and restarts > 0:
@@ -154,8 +154,8 @@ def _starter(cluster: Cluster | None, scratch: Path | None) -> Iterator[Start]:
 
 def _lost(error: BaseException) -> WorkersLost:
     return WorkersLost(
-        f"workers died more than {RESTARTS_PER_WORKER} times each ({error}); what was finished is "
-        "kept. Look for a lack of memory, then start again"
+        f"workers died {RESTARTS_PER_WORKER} times each with no job finished in between ({error}); "
+        "what was finished is kept. Look for a lack of memory, then start again"
     )
 
 

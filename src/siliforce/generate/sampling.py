@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -241,10 +240,3 @@ def _keep(atoms: Atoms, stage: Stage, target: float, info: dict[str, Any], label
         results = {k: v for k, v in atoms.calc.results.items() if k != "free_energy"}
         frame.calc = SinglePointCalculator(frame, **results)
     return frame
-
-
-def iter_segments(stages: list[Stage]) -> Iterator[tuple[Stage, int]]:
-    """Every kept frame of a trajectory: its stage and number."""
-    for stage in stages:
-        if stage.keep:
-            yield from ((stage, i) for i in range(stage.n_segments))
