@@ -16,7 +16,14 @@ from pydantic import Field
 from siliforce.errors import ConfigError
 from siliforce.training.build import ModelChoice
 from siliforce.training.inputs import DataConfig
-from siliforce.training.options import Options, did_you_mean, merged, parse
+from siliforce.training.options import (
+    Options,
+    did_you_mean,
+    merged,
+    numbers,
+    parse,
+    read_yaml,
+)
 from siliforce.training.settings import TrainConfig
 
 
@@ -45,7 +52,7 @@ def load_config(
     Raises:
         ConfigError: file not readable, unknown keys, impossible values; all in one line.
     """
-    content = _read(Path(path)) if path is not None else {}
+    content = read_yaml(path) if path is not None else {}
     content = merged(content, _given(values or {}))
     for text in overrides:
         content = merged(content, parse_override(text))
@@ -80,21 +87,7 @@ def _value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set: '{text}' is not a value ({error})") from None
-    return _numbers(value)
-
-
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 takes 1e-4 for a text; nobody else does."""
-    if isinstance(value, dict):
-        return {k: _numbers(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_numbers(v) for v in value]
-    if isinstance(value, str) and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return numbers(value)
 
 
 def _owner(key: str) -> str:
@@ -103,20 +96,6 @@ def _owner(key: str) -> str:
         if key in section.model_fields:
             return f"did you mean '{name}.{key}'? "
     return ""
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds a {type(content).__name__}; sections are expected")
-    return _numbers(content)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,11 @@ from siliforce.errors import SiliforceError
 from siliforce.files import write_atomic
 
 MIN_FREE_BYTES = 50 * 2**20
+WAIT_SECONDS = 1.0
+"""Between looks at what other workers do, while jobs wait for theirs."""
+
+
+NEEDS = "it needs the failed job"
 
 
 class JobFailed(SiliforceError):
@@ -49,11 +54,13 @@ class Job:
         key: names its result for ever; a hash of everything that changes the result.
         group: groups advance evenly, by the fraction of each that is finished.
         payload: what the worker function needs.
+        after: keys of the jobs whose results it needs; it waits for them, and fails if one does.
     """
 
     key: str
     group: str
     payload: Any = None
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,13 +105,14 @@ class JobFolder:
         return {n.removesuffix(".json") for n in _names(self.root / "failed")}
 
     def ordered(self, jobs: Sequence[Job]) -> list[Job]:
-        """Jobs still open, next first: the group with the smallest finished fraction leads.
+        """Jobs that can be done now, next first: the group with the smallest finished part leads.
 
         A job whose worker died left its lock file behind: it comes last, so that one that always
         takes its worker with it (out of memory, say) does not keep the others waiting.
         """
         locked = set(_names(self.root / "locks"))
-        done = self.done_keys() | self.failed_keys()
+        succeeded = self.done_keys()
+        done = succeeded | self.failed_keys()
         total: dict[str, int] = defaultdict(int)
         finished: dict[str, int] = defaultdict(int)
         for job in jobs:
@@ -112,11 +120,46 @@ class JobFolder:
             finished[job.group] += job.key in done
         ranked = []
         for order, job in enumerate(jobs):
-            if job.key not in done:
+            if job.key not in done and succeeded.issuperset(job.after):
                 fraction = finished[job.group] / total[job.group]
                 ranked.append((job.key in locked, fraction, order, job))
                 finished[job.group] += 1
         return [entry[-1] for entry in sorted(ranked, key=lambda entry: entry[:3])]
+
+    def waiting(self, jobs: Sequence[Job]) -> list[Job]:
+        """Jobs that wait for others; those that wait for a failed one fail here as well.
+
+        Raises:
+            SiliforceError: a job waits for one that is neither finished nor among `jobs`.
+        """
+        done, failed = self.done_keys(), self.failed_keys()
+        known = done | {job.key for job in jobs}
+        found = []
+        for job in jobs:
+            if job.key in done | failed or done.issuperset(job.after):
+                continue
+            if lost := sorted(set(job.after) - known):
+                raise SiliforceError(f"job {job.key} waits for {lost[0]}, which nobody does")
+            broken = sorted(failed.intersection(job.after))
+            if broken:
+                self._fail(job, [{"status": "failed", "reason": f"{NEEDS} {broken[0]}"}])
+                failed.add(job.key)
+            else:
+                found.append(job)
+        return found
+
+    def reason(self, key: str) -> str:
+        """Why a job failed, or the job it needed; empty if it did not."""
+        try:
+            attempts = json.loads(self.failed_path(key).read_text())["attempts"]
+        except (OSError, ValueError, KeyError):
+            return ""
+        found = str(attempts[-1]["reason"])
+        return self.reason(found.rpartition(" ")[2]) if found.startswith(NEEDS) else found
+
+    def _fail(self, job: Job, history: Sequence[dict[str, Any]]) -> None:
+        record = {"key": job.key, "group": job.group, "attempts": list(history)}
+        write_atomic(self.failed_path(job.key), json.dumps(record, indent=1))
 
     def progress(self, jobs: Sequence[Job], workers: int = 1) -> Progress:
         """Counts, and the time left from the mean time of finished jobs of the same group."""
@@ -235,7 +278,9 @@ def work(
             on_progress(folder.progress(todo))
             break
         else:
-            return folder.progress(todo)
+            if not folder.waiting(todo):
+                return folder.progress(todo)
+            time.sleep(WAIT_SECONDS)
 
 
 def _finish(folder: JobFolder, job: Job, perform: Perform, attempts: int) -> None:
@@ -259,8 +304,7 @@ def _finish(folder: JobFolder, job: Job, perform: Perform, attempts: int) -> Non
         else:
             folder.append_log(_entry(job, "done", start, attempt))
             return
-    record = {"key": job.key, "group": job.group, "attempts": history}
-    write_atomic(folder.failed_path(job.key), json.dumps(record, indent=1))
+    folder._fail(job, history)
 
 
 def _entry(job: Job, status: str, start: float, attempt: int) -> dict[str, Any]:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+from siliforce.errors import DataError
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, busy: str = "") -> Iterator[None]:
     """Wait for, and hold, the lock of a file beside which something is written.
 
     The system frees it when the process ends, however it ends. Where a file system has no locks,
     or nothing may be written, this does not wait.
+
+    Args:
+        busy: what to say instead of waiting where another process holds it.
+
+    Raises:
+        DataError: another process holds it, and there was something to say.
     """
     try:
         import fcntl
@@ -22,6 +30,10 @@ def locked(path: Path) -> Iterator[None]:
         yield
         return
     with file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise DataError(busy) from None
+        except OSError:
+            pass
         yield

@@ -126,10 +126,12 @@ def split_dataset(dataset: Dataset, config: SplitConfig | None = None) -> Split:
     return _made(dataset, rows, method, config)
 
 
-def learning_curve(dataset: Dataset, seed: int = 0) -> dict[float, Dataset]:
+def learning_curve(
+    dataset: Dataset, seed: int = 0, fractions: Sequence[float] = FRACTIONS
+) -> dict[float, Dataset]:
     """Nested subsets at 20, 40, 60, 80 and 100 %: each contains the smaller ones."""
     order = np.random.default_rng(seed).permutation(len(dataset))
-    return {f: dataset.subset(np.sort(order[: max(1, round(f * len(dataset)))])) for f in FRACTIONS}
+    return {f: dataset.subset(np.sort(order[: max(1, round(f * len(dataset)))])) for f in fractions}
 
 
 def meaningful_groups(groups: Sequence[str], at_least: int = 3) -> str:

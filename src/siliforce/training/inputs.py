@@ -13,7 +13,6 @@ from siliforce.training.options import Options, parse
 
 NOT_STATED = "not stated"
 IN_MEMORY = "(in memory)"
-Source = str | Path | Dataset | Split | Sequence[str | Path]
 
 
 class DataConfig(Options):
@@ -45,6 +44,9 @@ class TrainingData:
     config: dict[str, Any]
 
 
+Source = str | Path | Dataset | Split | TrainingData | Sequence[str | Path]
+
+
 def load_training_data(
     data: Source | DataConfig | Mapping[str, Any],
     valid: Source | None = None,
@@ -53,13 +55,15 @@ def load_training_data(
     """Read and split.
 
     Args:
-        data: files, stores, a dataset, a split, or a configuration.
+        data: files, stores, a dataset, a split, a configuration, or what this returns.
         valid: frames to validate on; without them `data` is split.
         split: how; by default the configuration's.
 
     Raises:
         DataError: nothing to train or validate on.
     """
+    if isinstance(data, TrainingData):
+        return _checked(data)
     if isinstance(data, Mapping):
         data = parse(DataConfig, data, "data")
     config = data if isinstance(data, DataConfig) else _recorded(data, valid)

@@ -1,0 +1,145 @@
+"""Run a campaign, or go on with it: jobs on one machine or a cluster, one campaign per folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ase.data import chemical_symbols
+
+from siliforce.benchmark.config import Campaign
+from siliforce.benchmark.graph import jobs_of
+from siliforce.benchmark.materials import check_material
+from siliforce.benchmark.plan import Plan, make_plan
+from siliforce.benchmark.tasks import Workshop
+from siliforce.data.lock import locked
+from siliforce.errors import DataError
+from siliforce.files import write_atomic
+from siliforce.generate.engines import make_engine
+from siliforce.jobs import Job, Progress, work
+from siliforce.simulation.calculator import resolve_device
+from siliforce.workers import Cluster, run_workers
+
+CAMPAIGN = "campaign.json"
+LOCK = ".lock"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A campaign whose data are read, whose input is checked and whose jobs are known."""
+
+    shop: Workshop
+    jobs: list[Job]
+
+    @property
+    def missing(self) -> list[Job]:
+        """Jobs neither done nor failed."""
+        folder = self.shop.folder
+        over = folder.done_keys() | folder.failed_keys()
+        return [job for job in self.jobs if job.key not in over]
+
+
+def open_campaign(campaign: Campaign, root: str | Path) -> Opened:
+    """Read the data, check everything, and find the jobs.
+
+    Raises:
+        ConfigError, DataError: something would fail hours later.
+    """
+    shop = Workshop(Path(root).resolve(), campaign)
+    device = resolve_device(campaign.device)
+    jobs: dict[str, Job] = {}
+    for name in campaign.materials:
+        material = shop.material(name)
+        check_material(material, campaign)
+        symbols = {chemical_symbols[z] for z in material.sets["train"].elements}
+        for settings in campaign.zero_shot.values():
+            make_engine(settings).check(symbols)
+        jobs |= {job.key: job for job in jobs_of(campaign, material, device)}
+    return Opened(shop, list(jobs.values()))
+
+
+def load_opened(root: str | Path) -> Opened:
+    """The campaign that a folder was made by.
+
+    Raises:
+        DataError: not a campaign's folder.
+    """
+    path = Path(root) / CAMPAIGN
+    if not path.is_file():
+        raise DataError(f"{root}: not the folder of a campaign (no {CAMPAIGN})")
+    return open_campaign(Campaign.model_validate_json(path.read_bytes()), root)
+
+
+def run_campaign(
+    campaign: Campaign,
+    root: str | Path,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    say: Say = lambda text: None,
+    retry: bool = False,
+) -> tuple[Opened, Plan]:
+    """Do what is missing; what is there is not done again.
+
+    Args:
+        root: folder of results.
+        workers: local processes.
+        cluster: pilot jobs that hold the workers instead.
+        on_progress: told after every job.
+        say: told the plan before the work starts.
+        retry: try failed jobs again.
+
+    Returns:
+        The campaign, and what it was expected to cost and did cost.
+
+    Raises:
+        ConfigError, DataError: bad input, or another campaign is at work in the folder.
+        Interrupted: asked to stop; the same call goes on.
+        WorkersLost: workers died again and again.
+    """
+    root = Path(root).resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root / LOCK, busy=_busy(root)):
+        write_atomic(root / f"{LOCK}.owner", f"process {os.getpid()} on {socket.gethostname()}")
+        if retry:
+            shutil.rmtree(root / "failed", ignore_errors=True)
+        opened = open_campaign(campaign, root)
+        write_atomic(root / CAMPAIGN, campaign.model_dump_json(indent=1, exclude_unset=True))
+        plan = make_plan(opened.shop, opened.jobs)
+        say(plan.text())
+        folder, number = opened.shop.folder, workers if cluster is None else cluster.workers
+        run_workers(
+            partial(_work, root, campaign, opened.jobs),
+            workers,
+            lambda: folder.progress(opened.jobs, number),
+            on_progress,
+            cluster,
+            root / "parsl",
+        )
+        return opened, plan.measured(folder)
+
+
+def _work(
+    root: Path,
+    campaign: Campaign,
+    jobs: list[Job],
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """One worker. A failure is a result and deterministic: every job has one attempt."""
+    shop = Workshop(root, campaign)
+    return work(shop.folder, lambda: jobs, shop.perform, attempts=1, on_progress=on_progress)
+
+
+def _busy(root: Path) -> str:
+    owner = root / f"{LOCK}.owner"
+    who = owner.read_text() if owner.is_file() else "another process"
+    return (
+        f"{root}: a campaign is at work here already ({who}); wait for it, stop it, or choose "
+        "another folder by --out. For more workers, stop it and start it again with --workers"
+    )
