@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -23,6 +24,7 @@ from siliforce.files import write_atomic
 from siliforce.generate.engines import make_engine
 from siliforce.jobs import Job, Progress, work
 from siliforce.simulation.calculator import resolve_device
+from siliforce.training.options import parse
 from siliforce.workers import Cluster, run_workers
 
 CAMPAIGN = "campaign.json"
@@ -64,7 +66,7 @@ def open_campaign(campaign: Campaign, root: str | Path) -> Opened:
     return Opened(shop, list(jobs.values()))
 
 
-def load_opened(root: str | Path) -> Opened:
+def stored_campaign(root: str | Path) -> Campaign:
     """The campaign that a folder was made by.
 
     Raises:
@@ -73,7 +75,19 @@ def load_opened(root: str | Path) -> Opened:
     path = Path(root) / CAMPAIGN
     if not path.is_file():
         raise DataError(f"{root}: not the folder of a campaign (no {CAMPAIGN})")
-    return open_campaign(Campaign.model_validate_json(path.read_bytes()), root)
+    return parse(Campaign, json.loads(path.read_bytes()))
+
+
+def plan_campaign(campaign: Campaign, root: str | Path) -> Plan:
+    """What a campaign will cost, measured here; nothing is trained.
+
+    Raises:
+        ConfigError, DataError: bad input.
+    """
+    root = Path(root).resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    opened = open_campaign(campaign, root)
+    return make_plan(opened.shop, opened.jobs)
 
 
 def run_campaign(

@@ -1,0 +1,230 @@
+"""What scores say together: means over seeds, ranks with ties, correlations, Pareto fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import pearsonr, spearmanr, t
+
+from siliforce.benchmark.collect import Entry, baselines
+from siliforce.benchmark.scores import SHOWN, Score
+from siliforce.indicators.sampling import interval_95
+
+RESAMPLES = 1000
+MIN_POINTS = 4
+"""Fewer models than this say nothing about a correlation."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and its 95 % interval; no interval from one seed.
+
+    Attributes:
+        n: number of seeds.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def tied(self, other: Estimate) -> bool:
+        """Whether the difference of two means can be chance; unknown counts as not tied."""
+        if self.low is None or other.low is None:
+            return self.mean == other.mean
+        halves = (self.mean - self.low, other.mean - other.low)
+        return abs(self.mean - other.mean) <= float(np.hypot(*halves))
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean with a Student interval; the spread of seeds is all that it knows of."""
+    array = np.asarray(values, dtype=float)
+    mean, n = float(array.mean()), len(array)
+    if n < 2:
+        return Estimate(mean, None, None, n)
+    half = float(t.ppf(0.975, n - 1) * array.std(ddof=1) / np.sqrt(n))
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A model's place.
+
+    Attributes:
+        rank: 1 is best; models that cannot be told from the first of their group share it.
+        total: mean over quantities, domains and materials.
+        domains: the same for `id` and `ood` alone.
+        missing: quantities that others have and this one has not.
+    """
+
+    label: str
+    rank: int
+    total: Estimate
+    domains: dict[str, Estimate]
+    missing: list[str]
+
+
+def mean_scores(
+    scores: Sequence[Score], domain: str = "", material: str = ""
+) -> dict[str, dict[str, Estimate]]:
+    """By model and quantity: mean over splits (and materials), then over seeds."""
+    table: dict[str, dict[str, Estimate]] = {}
+    for label in dict.fromkeys(score.label for score in scores):
+        row = {}
+        for quantity in SHOWN:
+            chosen = [
+                s
+                for s in scores
+                if s.label == label
+                and s.quantity == quantity
+                and s.score is not None
+                and s.domain == (domain or s.domain)
+                and s.material == (material or s.material)
+            ]
+            by_seed = [_mean([s for s in chosen if s.seed == n]) for n in _seeds(chosen)]
+            if by_seed:
+                row[quantity] = over_seeds(by_seed)
+        table[label] = row
+    return table
+
+
+def standings(scores: Sequence[Score]) -> list[Standing]:
+    """Models from best to worst; ties share a rank."""
+    totals = {label: _total(scores, label) for label in dict.fromkeys(s.label for s in scores)}
+    known = {(s.material, s.domain, s.quantity) for s in scores if s.score is not None}
+    order = sorted((x for x in totals if totals[x] is not None), key=lambda x: -_of(totals, x).mean)
+    found: list[Standing] = []
+    leader, rank = None, 0
+    for place, label in enumerate(order, start=1):
+        total = _of(totals, label)
+        if leader is None or not leader.tied(total):
+            leader, rank = total, place
+        own = {
+            (s.material, s.domain, s.quantity)
+            for s in scores
+            if s.label == label and s.score is not None
+        }
+        missing = [" ".join(part for part in what if part) for what in sorted(known - own)]
+        domains = {d: e for d in ("id", "ood") if (e := _total(scores, label, d)) is not None}
+        found.append(Standing(label, rank, total, domains, missing))
+    return found
+
+
+def _of(totals: dict[str, Estimate | None], label: str) -> Estimate:
+    found = totals[label]
+    assert found is not None
+    return found
+
+
+def _total(scores: Sequence[Score], label: str, domain: str = "") -> Estimate | None:
+    """Every quantity of every material and domain counts the same, whatever its splits."""
+    own = [s for s in scores if s.label == label and s.score is not None]
+    own = [s for s in own if s.domain == (domain or s.domain)]
+    by_seed = []
+    for seed in _seeds(own):
+        cells: dict[tuple[str, str, str], list[Score]] = {}
+        for score in own:
+            if score.seed == seed:
+                cells.setdefault((score.material, score.domain, score.quantity), []).append(score)
+        by_seed.append(float(np.mean([_mean(cell) for cell in cells.values()])))
+    return over_seeds(by_seed) if by_seed else None
+
+
+def _seeds(scores: Sequence[Score]) -> list[int]:
+    return list(dict.fromkeys(score.seed for score in scores))
+
+
+def _mean(scores: Sequence[Score]) -> float:
+    return float(np.mean([s.score for s in scores]))
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """How an indicator's score goes with EF, over potentials: -1 is what one hopes for.
+
+    Attributes:
+        domain: of EF: `id` or `ood`.
+        quantity: whose score, in `of` (`id`, `ood`).
+        pearson, spearman: value, low, high (95 % over resampled models).
+        n: models.
+    """
+
+    domain: str
+    quantity: str
+    of: str
+    pearson: tuple[float, float | None, float | None]
+    spearman: tuple[float, float | None, float | None]
+    n: int
+
+
+def correlations(entries: Sequence[Entry], scores: Sequence[Score]) -> list[Correlation]:
+    """EF in and out of distribution against every simulated quantity; seeds are averaged."""
+    found = []
+    simulated = [q for q in SHOWN if q not in ("energy", "forces")]
+    for domain in ("id", "ood"):
+        errors = _ef(entries, domain)
+        for of in ("id", "ood"):
+            for quantity in simulated:
+                pairs = [
+                    (error, float(np.mean(values)))
+                    for key, error in errors.items()
+                    if (values := _scores_of(scores, key, quantity, of))
+                ]
+                correlation = _correlation(domain, quantity, of, pairs)
+                if correlation is not None:
+                    found.append(correlation)
+    return found
+
+
+def _ef(entries: Sequence[Entry], domain: str) -> dict[tuple[str, str], float]:
+    """log10 of EF by model and material, mean over splits and seeds; trained models only."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for entry in baselines(entries):
+        for result in entry.of("errors") if entry.trained else []:
+            inside = result.split == "test" if domain == "id" else result.split.startswith("ood")
+            value = result.value("ef")
+            if inside and value:
+                found.setdefault((entry.label, entry.material), []).append(float(np.log10(value)))
+    return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+def _scores_of(
+    scores: Sequence[Score], key: tuple[str, str], quantity: str, domain: str
+) -> list[float]:
+    return [
+        s.score
+        for s in scores
+        if (s.label, s.material) == key
+        and s.quantity == quantity
+        and s.domain == domain
+        and s.score is not None
+    ]
+
+
+def _correlation(
+    domain: str, quantity: str, of: str, pairs: Sequence[tuple[float, float]]
+) -> Correlation | None:
+    """None where there are too few points, or all are alike."""
+    points = np.array(pairs)
+    if len(pairs) < MIN_POINTS or np.ptp(points, axis=0).min() == 0:
+        return None
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(pairs), size=(RESAMPLES, len(pairs)))
+    samples = [points[rows] for rows in drawn if np.ptp(points[rows], axis=0).min() > 0]
+    values = []
+    for measure in (pearsonr, spearmanr):
+        low, high = interval_95(np.array([measure(*s.T).statistic for s in samples]))
+        values.append((float(measure(*points.T).statistic), low, high))
+    return Correlation(domain, quantity, of, values[0], values[1], len(pairs))
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Whether no other point is at least as good in both and better in one; smaller is better."""
+    return [
+        not any(
+            a <= x and b <= y and (a, b) != (x, y) for j, (a, b) in enumerate(points) if j != i
+        )
+        for i, (x, y) in enumerate(points)
+    ]
