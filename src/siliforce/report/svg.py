@@ -133,6 +133,8 @@ def chart(
     y_label: str,
     title: str,
     log_y: bool = False,
+    log_x: bool = False,
+    band: tuple[Any, Any, Any] | None = None,
     square: bool = False,
     diagonal: bool = False,
     x_range: tuple[float, float] | None = None,
@@ -148,7 +150,8 @@ def chart(
         series: drawn in this order.
         x_label, y_label: with their units.
         title: what it shows, for screen readers.
-        log_y: logarithmic ordinate.
+        log_y, log_x: logarithmic.
+        band: x, lower and upper edge of a shaded area behind everything.
         square, diagonal: for parity plots.
         x_range, y_range: instead of the data's own.
         levels: horizontal reference lines.
@@ -157,28 +160,30 @@ def chart(
         width: of the drawing; where three stand side by side, `NARROW` keeps the text legible.
     """
     height = width - LEFT - RIGHT + TOP + BOTTOM if square else max(ASPECT * width, 260)
-    low, high = x_range or data_range([s.x for s in series], pad=0.02)
-    x = Axis(low, high, LEFT, width - LEFT - RIGHT)
+    low, high = x_range or data_range([s.x for s in series], log_x, pad=0.02)
+    x = Axis(low, high, LEFT, width - LEFT - RIGHT, log_x)
     low, high = y_range or data_range([s.y for s in series], log_y, include=levels)
     y = Axis(low, high, height - BOTTOM, -(height - TOP - BOTTOM), log_y)
     parts = [_frame(x, y, height, x_label, y_label)]
+    if band is not None:
+        parts.append(_area(*(axis.place(v) for axis, v in zip((x, y, y), band, strict=True))))
     if diagonal:
-        parts.append(_segment(x.place(low), y.place(low), x.place(high), y.place(high), "guide"))
+        parts.append(segment(x.place(low), y.place(low), x.place(high), y.place(high), "guide"))
     for level in levels:
         if y.low <= level <= y.high:
-            parts.append(_segment(LEFT, y.place(level), width - RIGHT, y.place(level), "guide"))
+            parts.append(segment(LEFT, y.place(level), width - RIGHT, y.place(level), "guide"))
     for mark in marks:
         if x.low < mark < x.high:
-            parts.append(_segment(x.place(mark), TOP, x.place(mark), height - BOTTOM, "guide dash"))
+            parts.append(segment(x.place(mark), TOP, x.place(mark), height - BOTTOM, "guide dash"))
     parts += [_draw(s, x, y) for s in series]
     for k, note in enumerate(notes):
-        parts.append(_text(LEFT + 10, TOP + 18 + 16 * k, note, "note"))
+        parts.append(words(LEFT + 10, TOP + 18 + 16 * k, note, "note"))
     attributes = (
-        f'data-x="{x.low:.9g} {x.high:.9g} {x.start:g} {x.length:g} 0" '
+        f'data-x="{x.low:.9g} {x.high:.9g} {x.start:g} {x.length:g} {int(log_x)}" '
         f'data-y="{y.low:.9g} {y.high:.9g} {y.start:g} {y.length:g} {int(log_y)}" '
         f'data-labels="{escape(x_label)}|{escape(y_label)}"'
     )
-    return _svg(parts, width, height, title, attributes)
+    return drawing(parts, width, height, title, attributes)
 
 
 @dataclass(frozen=True)
@@ -201,21 +206,21 @@ def dot_chart(rows: Sequence[Row], x_label: str, title: str) -> Markup:
     x = Axis(0.0, max(values, default=1.0) * 1.06 or 1.0, left, WIDTH - left - right)
     bottom = top + line * len(rows)
     parts = []
-    for tick, text in _labelled_ticks(x):
+    for tick, text in labelled_ticks(x):
         place = float(x.place(tick))
-        parts.append(_segment(place, top, place, bottom, "grid"))
-        parts.append(_text(place, bottom + 16, text, "tick middle"))
+        parts.append(segment(place, top, place, bottom, "grid"))
+        parts.append(words(place, bottom + 16, text, "tick middle"))
     for k, row in enumerate(rows):
         middle = top + line * (k + 0.5)
-        parts.append(_text(left - 8, middle + 4, _shortened(row.label, left), "tick end"))
-        parts.append(_text(WIDTH - 2, middle + 4, row.remark, "remark end"))
+        parts.append(words(left - 8, middle + 4, _shortened(row.label, left), "tick end"))
+        parts.append(words(WIDTH - 2, middle + 4, row.remark, "remark end"))
         for j, dot in enumerate(row.dots):
             offset = 5.0 * (j - 0.5 * (len(row.dots) - 1))
             parts.append(_dot(dot, x, middle + offset, row.label))
-    parts.append(_text(left + x.length / 2, bottom + 36, x_label, "label middle"))
+    parts.append(words(left + x.length / 2, bottom + 36, x_label, "label middle"))
     attributes = f'data-x="{x.low:g} {x.high:.9g} {x.start:g} {x.length:g} 0" data-dots="1"'
     attributes += f' data-labels="{escape(x_label)}|"'
-    return _svg(parts, WIDTH, bottom + 44, title, attributes)
+    return drawing(parts, WIDTH, bottom + 44, title, attributes)
 
 
 def _dot(dot: tuple[Any, ...], x: Axis, at: float, label: str) -> str:
@@ -224,7 +229,7 @@ def _dot(dot: tuple[Any, ...], x: Axis, at: float, label: str) -> str:
         return ""
     found = ""
     if low is not None and high is not None:
-        found = _segment(x.place(low), at, x.place(high), at, f"range s{style}")
+        found = segment(x.place(low), at, x.place(high), at, f"range s{style}")
     tag = escape(f"{label}, {name}" if name else label)
     return found + (
         f'<path class="pts big s{style}" data-name="{tag}" d="M{float(x.place(value)):.1f} '
@@ -237,7 +242,10 @@ def _shortened(text: str, width: float) -> str:
     return text if len(text) <= room else text[: room - 1] + "…"
 
 
-def _svg(parts: Sequence[str], width: float, height: float, title: str, attributes: str) -> Markup:
+def drawing(
+    parts: Sequence[str], width: float, height: float, title: str, attributes: str
+) -> Markup:
+    """An SVG of its parts; `attributes` tell the page's script the axes."""
     return Markup(
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'aria-label="{escape(title)}" {attributes}>{"".join(parts)}</svg>'
@@ -247,25 +255,31 @@ def _svg(parts: Sequence[str], width: float, height: float, title: str, attribut
 def _frame(x: Axis, y: Axis, height: float, x_label: str, y_label: str) -> str:
     """Grid, ticks and labels; the ordinate's label lies flat above it."""
     bottom, end, parts = height - BOTTOM, LEFT + x.length, []
-    for tick, text in _labelled_ticks(y):
+    for tick, text in labelled_ticks(y):
         place = float(y.place(tick))
-        parts.append(_segment(LEFT, place, end, place, "grid"))
-        parts.append(_text(LEFT - 7, place + 4, text, "tick end"))
-    for tick, text in _labelled_ticks(x):
+        parts.append(segment(LEFT, place, end, place, "grid"))
+        parts.append(words(LEFT - 7, place + 4, text, "tick end"))
+    for tick, text in labelled_ticks(x):
         place = float(x.place(tick))
-        parts.append(_segment(place, bottom, place, bottom + 4, "axis"))
-        parts.append(_text(place, bottom + 18, text, "tick middle"))
-    parts.append(_segment(LEFT, bottom, end, bottom, "axis"))
-    parts.append(_text(LEFT + x.length / 2, height - 6, x_label, "label middle"))
-    parts.append(_text(2, 14, y_label, "label"))
+        parts.append(segment(place, bottom, place, bottom + 4, "axis"))
+        parts.append(words(place, bottom + 18, text, "tick middle"))
+    parts.append(segment(LEFT, bottom, end, bottom, "axis"))
+    parts.append(words(LEFT + x.length / 2, height - 6, x_label, "label middle"))
+    parts.append(words(2, 14, y_label, "label"))
     return "".join(parts)
 
 
-def _labelled_ticks(axis: Axis) -> list[tuple[float, str]]:
+def labelled_ticks(axis: Axis) -> list[tuple[float, str]]:
     ticks = axis.ticks()
     if axis.log:  # 0.5, 1, 2 rather than 0.5, 1.0, 2.0
         return [(t, tick_labels([t])[0]) for t in ticks]
     return list(zip(ticks, tick_labels(ticks), strict=True))
+
+
+def _area(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    corners = [*zip(x, low, strict=True), *zip(x[::-1], high[::-1], strict=True)]
+    steps = "L".join(f"{a:.1f} {b:.1f}" for a, b in corners if np.isfinite([a, b]).all())
+    return f'<path class="band" d="M{steps}Z"/>' if steps else ""
 
 
 def _draw(series: Series, x: Axis, y: Axis) -> str:
@@ -290,10 +304,12 @@ def _draw(series: Series, x: Axis, y: Axis) -> str:
     return found
 
 
-def _segment(x1: Any, y1: Any, x2: Any, y2: Any, kind: str) -> str:
+def segment(x1: Any, y1: Any, x2: Any, y2: Any, kind: str) -> str:
+    """A straight line."""
     a, b, c, d = (float(v) for v in (x1, y1, x2, y2))
     return f'<path class="{kind}" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, kind: str) -> str:
+def words(x: float, y: float, text: str, kind: str) -> str:
+    """A text at a place."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'

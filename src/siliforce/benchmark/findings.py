@@ -1,0 +1,96 @@
+"""A campaign's results with everything that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from siliforce.benchmark.campaign import Opened
+from siliforce.benchmark.collect import Entry, baselines, collect
+from siliforce.benchmark.plan import Plan, make_plan
+from siliforce.benchmark.ranking import Correlation, Standing, correlations, standings
+from siliforce.benchmark.scores import Anchor, Score, anchors, scores
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a report shows and `recommend` reasons from.
+
+    Attributes:
+        entries: every potential with its results.
+        anchors: by material.
+        about: by material: facts in words, name and text.
+        scores: of the baselines.
+        standings: models from best to worst.
+        plan: expected and true cost; None if it was not kept.
+        configuration: the campaign's file.
+    """
+
+    name: str
+    entries: list[Entry]
+    anchors: Mapping[str, Sequence[Anchor]]
+    about: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    plan: Plan | None = None
+    configuration: str = ""
+    scores: list[Score] = field(init=False)
+    standings: list[Standing] = field(init=False)
+    correlations: list[Correlation] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = [s for e in self.ranked for s in scores(e, self.anchors.get(e.material, ()))]
+        object.__setattr__(self, "scores", found)
+        object.__setattr__(self, "standings", standings(found))
+        object.__setattr__(self, "correlations", correlations(self.entries, found))
+
+    @property
+    def ranked(self) -> list[Entry]:
+        """Baselines of every model."""
+        return baselines(self.entries)
+
+    @property
+    def labels(self) -> list[str]:
+        """Models in the order of the campaign's file."""
+        return list(dict.fromkeys(entry.label for entry in self.entries))
+
+    @property
+    def materials(self) -> list[str]:
+        """In the order of the campaign's file."""
+        return list(dict.fromkeys(entry.material for entry in self.entries))
+
+    def of(self, label: str, material: str = "") -> list[Entry]:
+        """Baselines of one model."""
+        return [
+            e for e in self.ranked if e.label == label and e.material == (material or e.material)
+        ]
+
+
+def findings(opened: Opened) -> Findings:
+    """Everything that a campaign's folder holds."""
+    shop = opened.shop
+    about = {}
+    for name in shop.campaign.materials:
+        material = shop.material(name)
+        sizes = ", ".join(f"{key} {len(part)}" for key, part in material.sets.items())
+        facts = material.sets["train"].facts
+        about[name] = [
+            ("frames", sizes),
+            ("split", material.split),
+            ("level of theory", _stated(material.config.level_of_theory, facts.get("level_of_theory"))),
+            ("licence", _stated(material.config.licence, facts.get("licence"))),
+        ]
+        if material.reference is not None:
+            told = material.reference
+            text = f"{told.name}: {told.source}; {told.level_of_theory}; {told.licence}"
+            about[name].append(("reference", text))
+    return Findings(
+        shop.campaign.name,
+        collect(shop),
+        {name: anchors(shop.material(name)) for name in shop.campaign.materials},
+        about,
+        make_plan(shop, opened.jobs),
+        shop.campaign.model_dump_json(indent=1, exclude_unset=True),
+    )
+
+
+def _stated(given: str, found: str | None) -> str:
+    return given if given != "not stated" else str(found or given)

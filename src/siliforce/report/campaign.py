@@ -1,0 +1,86 @@
+"""The report of a campaign: one HTML file, a pure function of its results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from siliforce.benchmark.campaign import Opened
+from siliforce.benchmark.findings import Findings, findings
+from siliforce.benchmark.scores import SHOWN
+from siliforce.files import write_atomic
+from siliforce.report import campaign_figures as figures
+from siliforce.report import campaign_studies as studies
+from siliforce.report import campaign_tables as tables
+from siliforce.report.campaign_verdict import verdicts
+from siliforce.report.page import page
+
+REPORT = "report.html"
+
+
+def write_campaign_report(opened: Opened, out: str | Path | None = None) -> Path:
+    """Write the report of what a campaign's folder holds; unfinished campaigns have one too."""
+    path = Path(out) if out is not None else opened.shop.root / REPORT
+    return write_atomic(path, render_campaign(findings(opened)))
+
+
+def render_campaign(found: Findings) -> str:
+    """The page as text."""
+    return page("campaign.html", f"{found.name}: siliforce benchmark", _content(found))
+
+
+def _content(found: Findings) -> dict[str, Any]:
+    return {
+        "ranking": tables.ranking(found),
+        "verdicts": verdicts(found),
+        "unfinished": tables.unfinished(found),
+        "failures": tables.failures(found),
+        "correlations": tables.correlation_table(found),
+        "cost": tables.cost_table(found),
+        "configuration": found.configuration,
+        "materials": [_material(found, name) for name in found.materials],
+        "sections": _sections(found),
+        "studies": [
+            (title, shown)
+            for title, shown in (
+                ("Accuracy against time", [studies.pareto(found, m) for m in found.materials]),
+                ("Learning curves", _all(studies.learning, found)),
+                ("Loss", _all(studies.losses, found)),
+                ("Normalisation", _all(studies.normalisations, found)),
+            )
+            if any(shown)
+        ],
+    }
+
+
+def _all(make: Any, found: Findings) -> list[Any]:
+    return [figure for material in found.materials for figure in make(found, material)]
+
+
+def _material(found: Findings, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "facts": found.about.get(name, ()),
+        "radars": figures.radars(found, name),
+        "heat": tables.heat_map(found, name),
+        "anchors": tables.anchor_table(found, name),
+    }
+
+
+def _sections(found: Findings) -> list[tuple[str, str, list[Any]]]:
+    """One per quantity that was measured: identifier, title, figures."""
+    sections = []
+    for quantity in SHOWN:
+        shown = []
+        for material in found.materials:
+            shown.append(figures.errors_of(found, quantity, material))
+            if quantity in ("rdf", "adf"):
+                shown += figures.distribution_curves(found, quantity, material)
+            if quantity == "V0":
+                shown += figures.volume_curves(found, material)
+            if quantity == "survival":
+                shown += figures.survival_curves(found, material)
+        shown = [figure for figure in shown if figure is not None]
+        if shown:
+            sections.append((quantity, figures.TITLES[quantity], shown))
+    return sections

@@ -1,0 +1,218 @@
+"""The figures of a campaign's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from siliforce.benchmark.collect import Entry
+from siliforce.benchmark.findings import Findings
+from siliforce.benchmark.ranking import Estimate, mean_scores, over_seeds
+from siliforce.benchmark.scores import SHOWN, domain
+from siliforce.indicators.base import Result
+from siliforce.report.figures import Figure, Key, equation_of_state
+from siliforce.report.load import Run
+from siliforce.report.numbers import shown
+from siliforce.report.radar import radar
+from siliforce.report.svg import Row, Series, chart, dot_chart
+
+STYLES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12)
+"""Colours of models; 9 is the reference's."""
+DOMAINS = {"id": ("ID", 0), "ood": ("OOD", 1)}
+TITLES = {
+    "energy": "Energy",
+    "forces": "Forces",
+    "rdf": "Radial distribution",
+    "adf": "Angular distribution",
+    "V0": "Equilibrium volume",
+    "B0": "Bulk modulus",
+    "pec": "Energy curves of clusters",
+    "pressure": "Pressure",
+    "survival": "Survival",
+}
+MAX_CURVES = 4
+"""Starts whose distribution functions are drawn, of each material."""
+
+
+def style_of(found: Findings, label: str) -> int:
+    """Number of a model's colour."""
+    return STYLES[found.labels.index(label) % len(STYLES)]
+
+
+def radars(found: Findings, material: str) -> list[Figure]:
+    """One radar chart per model, from the best to the worst; ID and OOD are two polygons."""
+    tables = {d: mean_scores(found.scores, d, material) for d in DOMAINS}
+    axes = [q for q in SHOWN if any(q in row for table in tables.values() for row in table.values())]
+    if len(axes) < 3:
+        return []
+    figures = []
+    for standing in found.standings:
+        polygons = {}
+        for name, (title, style) in DOMAINS.items():
+            row = tables[name].get(standing.label, {})
+            if row:
+                polygons[title] = ({q: e.mean for q, e in row.items()}, style)
+        if polygons:
+            svg = radar(axes, polygons, f"Scores of {standing.label} on {material}")
+            figures.append(Figure(standing.label, svg))
+    return figures
+
+
+def errors_of(found: Findings, quantity: str, material: str) -> Figure | None:
+    """Errors of all models in one quantity, ID and OOD, with intervals over seeds."""
+    fixed = [a for a in found.anchors.get(material, ()) if a.quantity == quantity]
+    if not fixed:
+        return None
+    rows = []
+    for standing in found.standings:
+        dots, remark = [], []
+        for name, (title, style) in DOMAINS.items():
+            error, score, failed = _mean_error(found, standing.label, quantity, material, name)
+            if error is not None:
+                dots.append((title, error.mean, error.low, error.high, style))
+            if score is not None:
+                remark.append("failed" if failed and error is None else f"{score.mean:.2f}")
+        if remark:
+            rows.append(Row(standing.label, " / ".join(remark), dots))
+    if not rows:
+        return None
+    title = f"{TITLES[quantity]}, {material}"
+    label = f"{fixed[0].metric} ({fixed[0].unit})" if fixed[0].unit != "1" else fixed[0].metric
+    legend: list[Key] = [(t, s, "dot") for t, s in DOMAINS.values()]
+    floors = sorted({shown(a.floor, 2) for a in fixed})
+    ceilings = [a.baseline for a in fixed]
+    caption = (
+        f"right: scores, ID / OOD. Score 1 at {' to '.join(dict.fromkeys((floors[0], floors[-1])))}"
+        f", score 0 at {shown(min(ceilings), 2)}"
+        + (f" to {shown(max(ceilings), 2)}" if max(ceilings) > min(ceilings) else "")
+        + f" ({fixed[0].why})"
+    )
+    return Figure(title, dot_chart(rows, label, title), legend, caption)
+
+
+def _mean_error(
+    found: Findings, label: str, quantity: str, material: str, name: str
+) -> tuple[Estimate | None, Estimate | None, bool]:
+    """Magnitude of the error and score, over splits and then seeds; whether anything failed."""
+    own = [
+        s
+        for s in found.scores
+        if (s.label, s.quantity, s.material, s.domain) == (label, quantity, material, name)
+        and s.score is not None
+    ]
+    seeds = list(dict.fromkeys(s.seed for s in own))
+    errors, values = [], []
+    for seed in seeds:
+        sizes = [abs(s.error) for s in own if s.seed == seed and s.error is not None]
+        if sizes:
+            errors.append(float(np.mean(sizes)))
+        values.append(float(np.mean([s.score for s in own if s.seed == seed])))
+    failed = any(s.note.startswith("failed") for s in own)
+    return (
+        over_seeds(errors) if errors else None,
+        over_seeds(values) if values else None,
+        failed,
+    )
+
+
+def distribution_curves(found: Findings, indicator: str, material: str) -> list[Figure]:
+    """g(r) or angular distributions of the first seed over the reference, some starts of each."""
+    by_split: dict[str, list[tuple[str, Result]]] = {}
+    for entry in _first_seed(found, material):
+        for result in entry.of(indicator):
+            if result.curves.get("values"):
+                by_split.setdefault(result.split, []).append((entry.label, result))
+    figures = []
+    for split, members in _some_of_each(by_split):
+        truth = members[0][1].curves["reference"]
+        group = max(truth, key=lambda name: (len(set(name.split("-"))), max(truth[name])))
+        figures.append(_distribution(found, indicator, split, group, members))
+    return figures
+
+
+def _distribution(
+    found: Findings, indicator: str, split: str, group: str, members: list[tuple[str, Result]]
+) -> Figure:
+    curves = members[0][1].curves
+    x, truth = np.array(curves["x"]), np.array(curves["reference"][group])
+    errors = (curves.get("reference_errors") or {}).get(group)
+    band = None
+    if errors is not None:
+        wide = 1.96 * np.array(errors)
+        band = (x, truth - wide, truth + wide)
+    series = [
+        Series(label, r.curves["x"], r.curves["values"][group], style_of(found, label))
+        for label, r in members
+        if group in r.curves["values"]
+    ]
+    series.append(Series("reference", x, truth, 9, dashed=True))
+    legend: list[Key] = [(s.name, s.style, "dash" if s.dashed else "line") for s in series]
+    label = "r (Å)" if indicator == "rdf" else "angle (degree)"
+    title = f"{group}, {split}"
+    svg = chart(series, label, "g" if indicator == "rdf" else "weight", title, band=band)
+    return Figure(title, svg, legend, "shaded: noise of the reference" if band else "")
+
+
+def _some_of_each(by_split: dict[str, list]) -> list[tuple[str, list]]:
+    """Half of `MAX_CURVES` inside and half outside the training distribution."""
+    inside = [item for item in by_split.items() if domain(item[0]) == "id"]
+    outside = [item for item in by_split.items() if domain(item[0]) == "ood"]
+    return inside[: MAX_CURVES // 2] + outside[: MAX_CURVES // 2]
+
+
+def volume_curves(found: Findings, material: str) -> list[Figure]:
+    """E(V) of the first seed of all models, per structure."""
+    by_split: dict[str, list[tuple[Run, Result]]] = {}
+    for entry in _first_seed(found, material):
+        run = Run(Path(entry.label), name=entry.label, style=style_of(found, entry.label))
+        for result in entry.of("eos"):
+            by_split.setdefault(result.split, []).append((run, result))
+    return [equation_of_state(split, members) for split, members in by_split.items()]
+
+
+def _first_seed(found: Findings, material: str) -> list[Entry]:
+    chosen: dict[str, Entry] = {}
+    for entry in found.ranked:
+        if entry.material == material:
+            chosen.setdefault(entry.label, entry)
+    return list(chosen.values())
+
+
+def survival_curves(found: Findings, material: str) -> list[Figure]:
+    """Kaplan-Meier: share of the runs that still go on, by time; ID and OOD apart."""
+    figures = []
+    for name, (title, _) in DOMAINS.items():
+        series = []
+        for label in found.labels:
+            runs = [
+                (r.value("survived"), bool(r.failure))
+                for entry in found.of(label, material)
+                for r in entry.of("dynamics")
+                if domain(r.split) == name
+            ]
+            known = [(time, failed) for time, failed in runs if time is not None]
+            if known:
+                series.append(Series(label, *kaplan_meier(known), style_of(found, label)))
+        if series:
+            heading = f"Survival, {title}, {material}"
+            legend: list[Key] = [(s.name, s.style, "line") for s in series]
+            svg = chart(series, "time (ps)", "share of runs", heading, y_range=(0, 1.04))
+            figures.append(Figure(heading, svg, legend))
+    return figures
+
+
+def kaplan_meier(runs: Sequence[tuple[float, bool]]) -> tuple[list[float], list[float]]:
+    """Steps of the share that survives; runs that reached their end are censored there.
+
+    Args:
+        runs: time, and whether the run failed then.
+    """
+    times, shares, share = [0.0], [1.0], 1.0
+    for time in sorted({time for time, _ in runs}):
+        at_risk = sum(t >= time for t, _ in runs)
+        share *= 1 - sum(t == time and failed for t, failed in runs) / at_risk
+        times += [time, time]
+        shares += [shares[-1], share]
+    return times, shares

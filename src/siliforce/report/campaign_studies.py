@@ -1,0 +1,151 @@
+"""The figures of a campaign's studies: Pareto fronts, learning curves, losses, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from siliforce.benchmark.collect import Entry
+from siliforce.benchmark.findings import Findings
+from siliforce.benchmark.ranking import Estimate, over_seeds, pareto_front
+from siliforce.report.campaign_figures import STYLES, style_of
+from siliforce.report.figures import Figure, Key
+from siliforce.report.svg import Kind, Row, Series, chart, dot_chart
+
+Reading = Callable[[Entry], float | None]
+
+
+def ef(split: str) -> Reading:
+    """EF on `train`, on `test`, or mean over all OOD sets."""
+
+    def read(entry: Entry) -> float | None:
+        values = [
+            v
+            for r in entry.of("errors")
+            if (r.split == split or (split == "ood" and r.split.startswith("ood")))
+            and (v := r.value("ef")) is not None
+        ]
+        return float(np.mean(values)) if values else None
+
+    return read
+
+
+def points_of(
+    found: Findings, label: str, material: str, study: str, reading: Reading
+) -> dict[str, Estimate]:
+    """Reading of one model by the value that a study varies, over seeds."""
+    values: dict[str, list[float]] = {}
+    for entry in found.entries:
+        if (entry.label, entry.material, entry.study) == (label, material, study):
+            value = reading(entry)
+            if value is not None:
+                values.setdefault(entry.value, []).append(value)
+    return {key: over_seeds(found) for key, found in values.items()}
+
+
+def pareto(found: Findings, material: str) -> Figure | None:
+    """EF against time, one point per width; the front is marked."""
+    points: list[tuple[str, str, float, float]] = []
+    for label in found.labels:
+        times = points_of(found, label, material, "width", _speed)
+        errors = points_of(found, label, material, "width", ef("test"))
+        if not times:
+            mine = found.of(label, material)
+            times = {"1": over_seeds(t)} if (t := _all(mine, _speed)) else {}
+            errors = {"1": over_seeds(e)} if (e := _all(mine, ef("test"))) else {}
+        points += [(label, w, times[w].mean, errors[w].mean) for w in times if w in errors]
+    if not points:
+        return None
+    front = pareto_front([(x, y) for _, _, x, y in points])
+    series = []
+    for label in dict.fromkeys(p[0] for p in points):
+        own = sorted((x, y) for name, _, x, y in points if name == label)
+        series.append(Series(label, *np.array(own).T, style_of(found, label), "both"))
+    best = sorted((p for p, on in zip(points, front, strict=True) if on), key=lambda p: p[2])
+    names = ", ".join(f"{label} ×{width}" for label, width, _, _ in best)
+    title = f"Accuracy against time, {material}"
+    svg = chart(
+        series, "energy + forces (µs/atom)", "EF on test frames", title, log_x=True, log_y=True
+    )
+    legend: list[Key] = [(s.name, s.style, "dot") for s in series]
+    return Figure(title, svg, legend, f"on the Pareto front: {names}")
+
+
+def _speed(entry: Entry) -> float | None:
+    return entry.value_of("speed", "energy_forces")
+
+
+def _all(entries: Sequence[Entry], reading: Reading) -> list[float]:
+    return [v for e in entries if (v := reading(e)) is not None]
+
+
+def learning(found: Findings, material: str) -> list[Figure]:
+    """EF against the share of the training frames: test with train, and OOD."""
+    figures = []
+    for split, title in (("test", "test (line) and training (dashed) frames"), ("ood", "OOD")):
+        series = []
+        for label in found.labels:
+            for part in (split, "train") if split == "test" else (split,):
+                points = points_of(found, label, material, "fraction", ef(part))
+                if points:
+                    x = sorted(float(k) for k in points)
+                    y = [points[f"{v:g}"].mean for v in x]
+                    name = label if part != "train" else f"{label}, training frames"
+                    style = style_of(found, label)
+                    kind: Kind = "both" if part != "train" else "line"
+                    shares = [100 * v for v in x]
+                    series.append(
+                        Series(name, shares, y, style, kind, dashed=part == "train")
+                    )
+        if series:
+            heading = f"Learning curves, {material}: EF on {title}"
+            svg = chart(series, "share of the training frames (%)", "EF", heading, log_y=True)
+            legend: list[Key] = [(s.name, s.style, "line") for s in series if not s.dashed]
+            figures.append(Figure(heading, svg, legend))
+    return figures
+
+
+def losses(found: Findings, material: str) -> list[Figure]:
+    """EF against λ_F: MAE as a line, other losses dashed; ID and OOD."""
+    figures = []
+    for split, title in (("test", "test frames"), ("ood", "OOD")):
+        series = []
+        for label in found.labels:
+            points = points_of(found, label, material, "loss", ef(split))
+            for kind in dict.fromkeys(value.split()[0] for value in points):
+                own = {float(v.split()[1]): e.mean for v, e in points.items() if v.startswith(kind)}
+                x = sorted(own)
+                series.append(
+                    Series(
+                        f"{label}, {kind}", x, [own[v] for v in x], style_of(found, label), "both",
+                        dashed=kind != "mae",
+                    )
+                )  # fmt: skip
+        if series:
+            heading = f"Loss, {material}: EF on {title}"
+            svg = chart(series, "λ_F", "EF", heading, log_x=True, log_y=True)
+            legend: list[Key] = [
+                (s.name, s.style, "dash" if s.dashed else "line") for s in series
+            ]
+            figures.append(Figure(heading, svg, legend, "at λ_E = 1"))
+    return figures
+
+
+def normalisations(found: Findings, material: str) -> list[Figure]:
+    """EF by kind of normalisation, every model a row."""
+    figures = []
+    for split, title in (("test", "test frames"), ("ood", "OOD")):
+        kinds: list[str] = []
+        rows = []
+        for label in found.labels:
+            points = points_of(found, label, material, "normalisation", ef(split))
+            kinds += [kind for kind in points if kind not in kinds]
+            dots = [(k, e.mean, e.low, e.high, STYLES[kinds.index(k)]) for k, e in points.items()]
+            if dots:
+                rows.append(Row(label, "", dots))
+        if rows:
+            heading = f"Normalisation, {material}: EF on {title}"
+            legend: list[Key] = [(k, STYLES[n], "dot") for n, k in enumerate(kinds)]
+            figures.append(Figure(heading, dot_chart(rows, "EF", heading), legend))
+    return figures

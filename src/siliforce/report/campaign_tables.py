@@ -1,0 +1,237 @@
+"""The tables of a campaign's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from siliforce.benchmark.collect import Entry
+from siliforce.benchmark.findings import Findings
+from siliforce.benchmark.plan import PHASES
+from siliforce.benchmark.ranking import Correlation, Estimate, mean_scores, over_seeds
+from siliforce.benchmark.scores import SHOWN
+from siliforce.report.campaign_figures import DOMAINS, style_of
+from siliforce.report.campaign_studies import ef
+from siliforce.report.numbers import interval, shown
+from siliforce.report.tables import Cell, Table
+
+
+def ranking(found: Findings) -> Table:
+    """Rank, scores with intervals, EF and time of every model."""
+    columns = [("rank", ""), ("model", ""), ("score", "0 to 1"), ("ID", ""), ("OOD", "")]
+    materials = found.materials
+    columns += [(f"EF ID{_of(m, materials)}", "eV/atom + eV/Å") for m in materials]
+    columns += [(f"EF OOD{_of(m, materials)}", "eV/atom + eV/Å") for m in materials]
+    columns += [("energy + forces", "µs/atom"), ("parameters", "")]
+    shared = [s.rank for s in found.standings]
+    rows = []
+    for standing in found.standings:
+        own = found.of(standing.label)
+        tie = "=" if shared.count(standing.rank) > 1 else ""
+        row = [
+            Cell(f"{standing.rank}{tie}", standing.rank),
+            Cell(_named(standing.label, own), standing.label, style=style_of(found, standing.label)),
+            estimate(standing.total),
+            *(estimate(standing.domains.get(name)) for name in DOMAINS),
+        ]
+        for split in ("test", "ood"):
+            for material in materials:
+                values = [v for e in own if e.material == material and (v := ef(split)(e))]
+                row.append(estimate(over_seeds(values) if values else None))
+        times = [v for e in own if (v := e.value_of("speed", "energy_forces"))]
+        sizes = [v for e in own if (v := e.facts.get("n_parameters"))]
+        row.append(estimate(over_seeds(times) if times else None))
+        row.append(Cell(shown(sizes[0]), sizes[0]) if sizes else Cell("–"))
+        rows.append(row)
+    return Table(columns, rows, _remark(found))
+
+
+def _of(material: str, materials: Sequence[str]) -> str:
+    return f", {material}" if len(materials) > 1 else ""
+
+
+def _named(label: str, entries: Sequence[Entry]) -> str:
+    notes = []
+    if any(entry.direct for entry in entries):
+        notes.append("non-conservative")
+    if not all(entry.trained for entry in entries):
+        notes.append("zero-shot")
+    return f"{label} ({', '.join(notes)})" if notes else label
+
+
+def _remark(found: Findings) -> str:
+    seeds = {s.total.n for s in found.standings}
+    text = "Score: mean over quantities, domains and materials, each counting the same. "
+    if max(seeds, default=0) < 2:
+        return text + "One seed: no intervals, and the order may be chance."
+    remark = "Small numbers: 95 % over seeds (Student). = marks models that cannot be told apart."
+    return text + remark
+
+
+def estimate(found: Estimate | None, digits: int = 3) -> Cell:
+    """A mean and its interval."""
+    if found is None:
+        return Cell("–", None, "not measured")
+    return Cell(shown(found.mean, digits), found.mean, interval(found.low, found.high, digits))
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """A score as a shade: `kind` is `score`, `failed` or `absent`."""
+
+    text: str
+    kind: str
+    value: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Models by quantities, in and out of distribution."""
+
+    material: str
+    quantities: list[tuple[str, list[str]]]
+    rows: list[tuple[str, int, list[HeatCell]]]
+
+
+def heat_map(found: Findings, material: str) -> HeatMap:
+    """Scores of all models; failures show as failures."""
+    tables = {name: mean_scores(found.scores, name, material) for name in DOMAINS}
+    quantities = []
+    for quantity in SHOWN:
+        present = [n for n in DOMAINS if any(quantity in row for row in tables[n].values())]
+        if present:
+            quantities.append((quantity, present))
+    rows = []
+    for standing in found.standings:
+        cells = [
+            _heat_cell(found, standing.label, material, quantity, name, tables[name])
+            for quantity, names in quantities
+            for name in names
+        ]
+        rows.append((standing.label, style_of(found, standing.label), cells))
+    return HeatMap(
+        material, [(q, [DOMAINS[n][0] for n in names]) for q, names in quantities], rows
+    )
+
+
+def _heat_cell(
+    found: Findings,
+    label: str,
+    material: str,
+    quantity: str,
+    name: str,
+    table: dict[str, dict[str, Estimate]],
+) -> HeatCell:
+    value = table.get(label, {}).get(quantity)
+    own = [
+        s
+        for s in found.scores
+        if (s.label, s.material, s.quantity, s.domain) == (label, material, quantity, name)
+    ]
+    failures = [s.note for s in own if s.note.startswith("failed")]
+    if value is None:
+        return HeatCell("–", "absent", note=own[0].note if own else "not measured")
+    if failures and len(failures) == len(own):
+        return HeatCell("failed", "failed", note=failures[0])
+    mark = "*" if failures else ""
+    between = interval(value.low, value.high, 2)
+    note = f"{len(failures)} of {len(own)} {failures[0]}" if failures else f"95 %: {between}"
+    return HeatCell(f"{value.mean:.2f}{mark}", "score", value.mean, note)
+
+
+def failures(found: Findings) -> list[tuple[str, str]]:
+    """Every failure once: potential and reason, jobs first, then single simulations."""
+    listed: dict[tuple[str, str], int] = {}
+    for entry in found.entries:
+        varied = "" if entry.study == "baseline" else f", {entry.study} {entry.value}"
+        name = f"{entry.label} on {entry.material}{varied}"
+        for kind, reason in entry.failures.items():
+            key = (name, f"{'training' if 'train' in entry.failures else kind}: {reason}")
+            listed[key] = listed.get(key, 0) + (kind == "train" or "train" not in entry.failures)
+        for result in entry.results:
+            if result.failure and result.indicator not in ("rdf", "adf", "pressure", "vdos"):
+                key = (name, f"{result.indicator}, {result.split}: {result.failure}")
+                listed[key] = listed.get(key, 0) + 1
+    return [
+        (name, f"{text} ({count} times)" if count > 1 else text)
+        for (name, text), count in listed.items()
+    ]
+
+
+def unfinished(found: Findings) -> list[str]:
+    """What has not been done yet, in words."""
+    counts: dict[str, int] = {}
+    for entry in found.entries:
+        for kind in entry.unfinished:
+            counts[kind] = counts.get(kind, 0) + 1
+    return [f"{count} of {kind}" for kind, count in counts.items()]
+
+
+def correlation_table(found: Findings) -> Table | None:
+    """Correlation of EF with the scores of simulated quantities."""
+    if not found.correlations:
+        return None
+    rows = []
+    pairs = dict.fromkeys((c.quantity, c.of) for c in found.correlations)
+    for quantity, of in pairs:
+        row = [Cell(f"{quantity}, {DOMAINS[of][0]}", quantity)]
+        for name in DOMAINS:
+            match = next(
+                (c for c in found.correlations if (c.quantity, c.of, c.domain) == (quantity, of, name)),
+                None,
+            )
+            row += [_coefficient(match, "pearson"), _coefficient(match, "spearman")]
+        rows.append(row)
+    columns = [("score of", ""), ("EF(ID)", "Pearson"), ("EF(ID)", "Spearman")]
+    columns += [("EF(OOD)", "Pearson"), ("EF(OOD)", "Spearman")]
+    n = found.correlations[0].n
+    caption = (
+        f"log EF against score over {n} models and materials: −1 if small errors mean good "
+        "simulations, 0 if they say nothing. Small numbers: 95 % over resampled models."
+    )
+    return Table(columns, rows, caption)
+
+
+def _coefficient(found: Correlation | None, name: str) -> Cell:
+    if found is None:
+        return Cell("–")
+    value, low, high = getattr(found, name)
+    return Cell(f"{shown(value, 2)}", value, interval(low, high, 2))
+
+
+def cost_table(found: Findings) -> Table | None:
+    """Expected and true seconds of every phase."""
+    if found.plan is None:
+        return None
+    plan, phases = found.plan, list(dict.fromkeys(PHASES.values()))
+    columns = [("model", ""), ("energy + forces", "µs/atom, batched")]
+    columns += [(phase, "s, expected / true") for phase in phases]
+    rows = []
+    for label in [*found.labels, ""]:
+        rate = plan.rates.get(label)
+        row = [Cell(label or "all", label), Cell(shown(rate.inference) if rate else "")]
+        for phase in phases:
+            keys = plan.keys(label, phase)
+            done = [key for key in keys if key in plan.true]
+            true = shown(plan.total(done, true=True)) if done else "–"
+            row.append(Cell(f"{shown(plan.total(keys))} / {true}" if keys else "–"))
+        rows.append(row)
+    return Table(columns, rows, f"Measured on {plan.hardware}; one worker.")
+
+
+def anchor_table(found: Findings, material: str) -> Table:
+    """Where scores 0 and 1 lie."""
+    rows = [
+        [
+            Cell(a.quantity),
+            Cell(a.split),
+            Cell(f"{a.metric} ({a.unit})"),
+            Cell(shown(a.floor), a.floor),
+            Cell(shown(a.baseline), a.baseline),
+            Cell(a.why),
+        ]
+        for a in found.anchors.get(material, ())
+    ]
+    columns = [("quantity", ""), ("set or structure", ""), ("error", ""), ("score 1", "")]
+    return Table([*columns, ("score 0", ""), ("why", "")], rows)
