@@ -25,7 +25,7 @@ class StructureConfig(Options):
 
     file: str
     repeat: int = Field(1, ge=1)
-    temperatures: list[float] = [300.0]
+    temperatures: list[float] = Field([300.0], description="K")
     ood: bool = False
     eos: bool = True
 
@@ -68,11 +68,11 @@ class Studies(Options):
 
     models: list[str] | None = Field(None, description="labels; all if not given")
     seeds: list[int] | None = Field(None, description="the campaign's if not given")
-    widths: list[float] = []
+    widths: list[float] = Field(default_factory=list, description="times the preset's")
     fractions: list[float] = Field(default_factory=list, description="of the training frames")
-    losses: list[Literal["mae", "mse", "huber"]] = []
+    losses: list[Literal["mae", "mse", "huber"]] = Field(default_factory=list)
     force_weights: list[float] = Field(default_factory=list, description="λ_F at λ_E = 1")
-    normalisations: list[Literal["normalised", "centred", "none"]] = []
+    normalisations: list[Literal["normalised", "centred", "none"]] = Field(default_factory=list)
 
     @field_validator("widths", "force_weights")
     @classmethod
@@ -106,7 +106,7 @@ class Campaign(Options):
 
     name: str = "campaign"
     materials: dict[str, MaterialConfig] = Field(min_length=1)
-    models: list[Entrant] = []
+    models: list[Entrant] = Field(default_factory=list)
     zero_shot: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="label -> engine and its settings: not trained here"
     )
@@ -163,7 +163,7 @@ class Campaign(Options):
 def _entrant(entry: Any, preset: str) -> Any:
     if isinstance(entry, Entrant):
         return entry
-    values = {"name": entry} if isinstance(entry, str) else dict(entry)
+    values: dict[str, Any] = {"name": entry} if isinstance(entry, str) else dict(entry)
     if "model" in values:  # the resolved form
         return values
     label, train = values.pop("label", None), values.pop("train", {})

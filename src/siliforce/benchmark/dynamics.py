@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from ase import Atoms
-from ase.io import read, write
 from ase.calculators.calculator import Calculator
 
 from siliforce.benchmark.config import Simulation

@@ -75,7 +75,10 @@ def findings(opened: Opened) -> Findings:
         about[name] = [
             ("frames", sizes),
             ("split", material.split),
-            ("level of theory", _stated(material.config.level_of_theory, facts.get("level_of_theory"))),
+            (
+                "level of theory",
+                _stated(material.config.level_of_theory, facts.get("level_of_theory")),
+            ),
             ("licence", _stated(material.config.licence, facts.get("licence"))),
         ]
         if material.reference is not None:

@@ -126,9 +126,9 @@ def _studied(campaign: Campaign, base: Variant) -> Iterator[Variant]:
             yield replace(
                 base, study="loss", value=f"{kind} {weight:g}", train=_changed(base.train, loss)
             )
-    for kind in studies.normalisations:
-        train = _changed(base.train, {"normalise": {"kind": kind}})
-        yield replace(base, study="normalisation", value=kind, train=train)
+    for name in studies.normalisations:
+        train = _changed(base.train, {"normalise": {"kind": name}})
+        yield replace(base, study="normalisation", value=name, train=train)
 
 
 def _changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
@@ -173,7 +173,9 @@ def _chain(campaign: Campaign, material: Material, variant: Variant) -> Iterator
         if "eos" in wanted and material.eos:
             kinds["eos"] = [[v.name, v.ood, digest(v.atoms, v.points)] for v in material.eos]
         if "pec" in wanted and material.pec:
-            kinds["pec"] = [[c.name, digest(*c.images), digest(c.x, c.energy)] for c in material.pec]
+            kinds["pec"] = [
+                [c.name, digest(*c.images), digest(c.x, c.energy)] for c in material.pec
+            ]
         if wanted & FROM_DYNAMICS and material.starts:
             kinds["md"] = dynamics_inputs(campaign, material, variant)
     for kind, inputs in kinds.items():

@@ -104,7 +104,9 @@ class Plan:
             rate = f"{self.rates[label].inference:.1f}" if label in self.rates else ""
             cells = " ".join(f"{self._cell(label, phase):>19}" for phase in phases)
             lines.append(f"{label:16.16} {rate:>12}  {cells}")
-        lines.append(f"{'all':16} {'':>12}  " + " ".join(f"{self._cell('', p):>19}" for p in phases))
+        lines.append(
+            f"{'all':16} {'':>12}  " + " ".join(f"{self._cell('', p):>19}" for p in phases)
+        )
         open_keys = [key for key in self.names if key not in self.true]
         lines.append(
             f"expected {show_seconds(self.total())} in all on one worker; finished {done} of "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr, t
+from scipy.stats import rankdata, t
 
 from siliforce.benchmark.collect import Entry, baselines
 from siliforce.benchmark.scores import SHOWN, Score
@@ -212,19 +212,29 @@ def _correlation(
         return None
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(pairs), size=(RESAMPLES, len(pairs)))
-    samples = [points[rows] for rows in drawn if np.ptp(points[rows], axis=0).min() > 0]
+    samples = points[drawn]
     values = []
-    for measure in (pearsonr, spearmanr):
-        low, high = interval_95(np.array([measure(*s.T).statistic for s in samples]))
-        values.append((float(measure(*points.T).statistic), low, high))
+    for prepare in (np.asarray, rankdata_of):
+        low, high = interval_95(pearson(prepare(samples)))
+        values.append((float(pearson(prepare(points[None]))[0]), low, high))
     return Correlation(domain, quantity, of, values[0], values[1], len(pairs))
+
+
+def rankdata_of(points: np.ndarray) -> np.ndarray:
+    """Ranks of each coordinate, ties sharing their mean: Pearson of them is Spearman's."""
+    return rankdata(points, axis=-2)
+
+
+def pearson(points: np.ndarray) -> np.ndarray:
+    """Correlation of the two columns of (n_samples, n_points, 2); NaN where one is constant."""
+    x, y = np.moveaxis(points - points.mean(axis=-2, keepdims=True), -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Whether no other point is at least as good in both and better in one; smaller is better."""
     return [
-        not any(
-            a <= x and b <= y and (a, b) != (x, y) for j, (a, b) in enumerate(points) if j != i
-        )
+        not any(a <= x and b <= y and (a, b) != (x, y) for j, (a, b) in enumerate(points) if j != i)
         for i, (x, y) in enumerate(points)
     ]

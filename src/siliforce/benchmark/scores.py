@@ -121,13 +121,13 @@ def _error_anchors(split: str, part: Dataset, energy: float, forces: float) -> I
         shares = (counts / sizes[:, None])[known]
         answer = np.linalg.lstsq(shares, per_atom, rcond=None)[0]
         rest = MEV * float(np.sqrt(np.mean((per_atom - shares @ answer) ** 2)))
-        why = f"floor: stated noise of the labels; baseline: best constant per element, {split}"
+        why = "floor: stated noise of the labels; baseline: best constant per element"
         yield Anchor("energy", split, "energy_rmse", "meV/atom", energy, rest, why)
     squares = [np.square(f.forces).mean() * len(f.forces) for f in part if f.forces is not None]
     atoms = sum(len(f.forces) for f in part if f.forces is not None)
     if atoms:
         typical = MEV * float(np.sqrt(sum(squares) / atoms))
-        why = f"floor: stated noise of the labels; baseline: no forces at all, {split}"
+        why = "floor: stated noise of the labels; baseline: no forces at all"
         yield Anchor("forces", split, "forces_rmse", "meV/Å", forces, typical, why)
 
 
@@ -196,9 +196,7 @@ def reference_noise(points: np.ndarray) -> tuple[float, float]:
             fit = fit_birch_murnaghan(rest[:, 1], rest[:, 2])
         except DataError:
             continue
-        changes.append(
-            (fit.volume / whole.volume - 1, fit.bulk_modulus / whole.bulk_modulus - 1)
-        )
+        changes.append((fit.volume / whole.volume - 1, fit.bulk_modulus / whole.bulk_modulus - 1))
     found = 100 * np.sqrt(np.mean(np.square(changes or [(0.0, 0.0)]), axis=0))
     return float(found[0]), float(found[1])
 

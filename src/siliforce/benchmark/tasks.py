@@ -151,7 +151,8 @@ def _train(shop: Workshop, task: Task, key: str) -> Finished:
 
 
 def _errors(shop: Workshop, task: Task, key: str) -> Finished:
-    material, notes = shop.material(task.variant.material), []
+    material = shop.material(task.variant.material)
+    notes: list[str] = []
     source = shop.source(task)
     sets = material.held_out
     if task.variant.engine is not None:
@@ -184,7 +185,8 @@ def _speed(shop: Workshop, task: Task, key: str) -> Finished:
 
 
 def _md(shop: Workshop, task: Task, key: str) -> Finished:
-    material, notes = shop.material(task.variant.material), []
+    material = shop.material(task.variant.material)
+    notes: list[str] = []
     results = run_starts(
         shop.source(task),
         material.starts,

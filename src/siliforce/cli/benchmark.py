@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -22,8 +23,8 @@ def benchmark(
     as_json: Json = False,
 ) -> None:
     """Models x materials x seeds x studies: train, simulate, score; the same command goes on."""
-    from siliforce.benchmark.campaign import run_campaign, stored_campaign
     from siliforce.benchmark.campaign import plan_campaign as make_plan
+    from siliforce.benchmark.campaign import run_campaign, stored_campaign
     from siliforce.benchmark.config import load_campaign
     from siliforce.report.campaign import write_campaign_report
     from siliforce.workers import load_cluster
@@ -47,9 +48,58 @@ def benchmark(
     typer.echo(str(page))
 
 
+def _quantity(option: str, text: str, units: dict[str, float]) -> float:
+    """A number with its unit, `10ns`, in the unit whose factor is 1."""
+    from siliforce.errors import ConfigError
+
+    match = re.fullmatch(r"([\d.]+(?:e[+-]?\d+)?)\s*([a-z]+)", text.lower())
+    if match is None or match[2] not in units:
+        raise ConfigError(f"{option} {text}: write a number and one of {', '.join(units)}")
+    return float(match[1]) * units[match[2]]
+
+
 def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
 def _progress(progress: Any) -> None:
     typer.echo(progress.line(), err=True)
+
+
+def recommend(
+    results: Annotated[Path, typer.Argument(help="Folder of a campaign.")],
+    atoms: Annotated[int, typer.Option(min=1, help="Of the structure.")] = 1000,
+    time: Annotated[str, typer.Option(help="10ns, 500ps")] = "1ns",
+    temperature: Annotated[float, typer.Option(min=0, help="K")] = 300.0,
+    timestep: Annotated[float, typer.Option(min=0.01, help="fs")] = 1.0,
+    conserve: Annotated[bool, typer.Option("--conserve", help="Energy must be conserved.")] = False,
+    memory: Annotated[Optional[str], typer.Option(help="8GB")] = None,
+    material: Annotated[str, typer.Option(help="Of the campaign; all if not given.")] = "",
+    ood: Annotated[bool, typer.Option("--ood", help="Unlike the training data.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Which model for this simulation, and why."""
+    from dataclasses import asdict
+
+    from siliforce.benchmark.campaign import open_campaign, stored_campaign
+    from siliforce.benchmark.findings import findings
+    from siliforce.benchmark.recommend import Needs
+    from siliforce.benchmark.recommend import recommend as choose
+
+    needs = Needs(
+        atoms=atoms,
+        time=_quantity("--time", time, {"fs": 1e-6, "ps": 1e-3, "ns": 1.0, "us": 1e3}),
+        temperature=temperature,
+        timestep=timestep,
+        conserve=conserve,
+        memory=None if memory is None else _quantity("--memory", memory, {"mb": 2**-10, "gb": 1.0}),
+        material=material,
+        ood=ood,
+    )
+    choices = choose(findings(open_campaign(stored_campaign(results), results)), needs)
+    if as_json:
+        show_json([asdict(choice) for choice in choices])
+        return
+    for choice in choices:
+        place = f"{choice.rank}." if choice.rank is not None else "not"
+        typer.echo(f"{place:>4} {choice.label}: {'; '.join(choice.reasons)}")

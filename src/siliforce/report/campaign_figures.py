@@ -44,7 +44,9 @@ def style_of(found: Findings, label: str) -> int:
 def radars(found: Findings, material: str) -> list[Figure]:
     """One radar chart per model, from the best to the worst; ID and OOD are two polygons."""
     tables = {d: mean_scores(found.scores, d, material) for d in DOMAINS}
-    axes = [q for q in SHOWN if any(q in row for table in tables.values() for row in table.values())]
+    axes = [
+        q for q in SHOWN if any(q in row for table in tables.values() for row in table.values())
+    ]
     if len(axes) < 3:
         return []
     figures = []
@@ -128,12 +130,13 @@ def distribution_curves(found: Findings, indicator: str, material: str) -> list[
     for split, members in _some_of_each(by_split):
         truth = members[0][1].curves["reference"]
         group = max(truth, key=lambda name: (len(set(name.split("-"))), max(truth[name])))
-        figures.append(_distribution(found, indicator, split, group, members))
+        where = f"{material}, {split}" if len(found.materials) > 1 else split
+        figures.append(_distribution(found, indicator, where, group, members))
     return figures
 
 
 def _distribution(
-    found: Findings, indicator: str, split: str, group: str, members: list[tuple[str, Result]]
+    found: Findings, indicator: str, where: str, group: str, members: list[tuple[str, Result]]
 ) -> Figure:
     curves = members[0][1].curves
     x, truth = np.array(curves["x"]), np.array(curves["reference"][group])
@@ -150,7 +153,7 @@ def _distribution(
     series.append(Series("reference", x, truth, 9, dashed=True))
     legend: list[Key] = [(s.name, s.style, "dash" if s.dashed else "line") for s in series]
     label = "r (Å)" if indicator == "rdf" else "angle (degree)"
-    title = f"{group}, {split}"
+    title = f"{group}, {where}"
     svg = chart(series, label, "g" if indicator == "rdf" else "weight", title, band=band)
     return Figure(title, svg, legend, "shaded: noise of the reference" if band else "")
 
@@ -169,7 +172,8 @@ def volume_curves(found: Findings, material: str) -> list[Figure]:
         run = Run(Path(entry.label), name=entry.label, style=style_of(found, entry.label))
         for result in entry.of("eos"):
             by_split.setdefault(result.split, []).append((run, result))
-    return [equation_of_state(split, members) for split, members in by_split.items()]
+    prefix = f"{material}, " if len(found.materials) > 1 else ""
+    return [equation_of_state(prefix + split, members) for split, members in by_split.items()]
 
 
 def _first_seed(found: Findings, material: str) -> list[Entry]:

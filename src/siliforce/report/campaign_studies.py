@@ -61,7 +61,8 @@ def pareto(found: Findings, material: str) -> Figure | None:
     series = []
     for label in dict.fromkeys(p[0] for p in points):
         own = sorted((x, y) for name, _, x, y in points if name == label)
-        series.append(Series(label, *np.array(own).T, style_of(found, label), "both"))
+        x, y = np.array(own).T
+        series.append(Series(label, x, y, style_of(found, label), "both"))
     best = sorted((p for p, on in zip(points, front, strict=True) if on), key=lambda p: p[2])
     names = ", ".join(f"{label} ×{width}" for label, width, _, _ in best)
     title = f"Accuracy against time, {material}"
@@ -95,9 +96,7 @@ def learning(found: Findings, material: str) -> list[Figure]:
                     style = style_of(found, label)
                     kind: Kind = "both" if part != "train" else "line"
                     shares = [100 * v for v in x]
-                    series.append(
-                        Series(name, shares, y, style, kind, dashed=part == "train")
-                    )
+                    series.append(Series(name, shares, y, style, kind, dashed=part == "train"))
         if series:
             heading = f"Learning curves, {material}: EF on {title}"
             svg = chart(series, "share of the training frames (%)", "EF", heading, log_y=True)
@@ -125,9 +124,7 @@ def losses(found: Findings, material: str) -> list[Figure]:
         if series:
             heading = f"Loss, {material}: EF on {title}"
             svg = chart(series, "λ_F", "EF", heading, log_x=True, log_y=True)
-            legend: list[Key] = [
-                (s.name, s.style, "dash" if s.dashed else "line") for s in series
-            ]
+            legend: list[Key] = [(s.name, s.style, "dash" if s.dashed else "line") for s in series]
             figures.append(Figure(heading, svg, legend, "at λ_E = 1"))
     return figures
 

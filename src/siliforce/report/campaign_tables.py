@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from siliforce.benchmark.collect import Entry
 from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.plan import PHASES
@@ -30,9 +32,11 @@ def ranking(found: Findings) -> Table:
         tie = "=" if shared.count(standing.rank) > 1 else ""
         row = [
             Cell(f"{standing.rank}{tie}", standing.rank),
-            Cell(_named(standing.label, own), standing.label, style=style_of(found, standing.label)),
-            estimate(standing.total),
-            *(estimate(standing.domains.get(name)) for name in DOMAINS),
+            Cell(
+                _named(standing.label, own), standing.label, style=style_of(found, standing.label)
+            ),
+            estimate(standing.total, 1.0),
+            *(estimate(standing.domains.get(name), 1.0) for name in DOMAINS),
         ]
         for split in ("test", "ood"):
             for material in materials:
@@ -68,11 +72,14 @@ def _remark(found: Findings) -> str:
     return text + remark
 
 
-def estimate(found: Estimate | None, digits: int = 3) -> Cell:
-    """A mean and its interval."""
+def estimate(found: Estimate | None, most: float = np.inf, digits: int = 3) -> Cell:
+    """A mean and its interval, of something between 0 and `most`."""
     if found is None:
         return Cell("–", None, "not measured")
-    return Cell(shown(found.mean, digits), found.mean, interval(found.low, found.high, digits))
+    between = ""
+    if found.low is not None and found.high is not None:
+        between = interval(max(found.low, 0.0), min(found.high, most), digits)
+    return Cell(shown(found.mean, digits), found.mean, between)
 
 
 @dataclass(frozen=True)
@@ -110,9 +117,7 @@ def heat_map(found: Findings, material: str) -> HeatMap:
             for name in names
         ]
         rows.append((standing.label, style_of(found, standing.label), cells))
-    return HeatMap(
-        material, [(q, [DOMAINS[n][0] for n in names]) for q, names in quantities], rows
-    )
+    return HeatMap(material, [(q, [DOMAINS[n][0] for n in names]) for q, names in quantities], rows)
 
 
 def _heat_cell(
@@ -135,7 +140,7 @@ def _heat_cell(
     if failures and len(failures) == len(own):
         return HeatCell("failed", "failed", note=failures[0])
     mark = "*" if failures else ""
-    between = interval(value.low, value.high, 2)
+    between = estimate(value, 1.0, 2).note
     note = f"{len(failures)} of {len(own)} {failures[0]}" if failures else f"95 %: {between}"
     return HeatCell(f"{value.mean:.2f}{mark}", "score", value.mean, note)
 
@@ -173,14 +178,12 @@ def correlation_table(found: Findings) -> Table | None:
     if not found.correlations:
         return None
     rows = []
+    known = {(c.quantity, c.of, c.domain): c for c in found.correlations}
     pairs = dict.fromkeys((c.quantity, c.of) for c in found.correlations)
     for quantity, of in pairs:
         row = [Cell(f"{quantity}, {DOMAINS[of][0]}", quantity)]
         for name in DOMAINS:
-            match = next(
-                (c for c in found.correlations if (c.quantity, c.of, c.domain) == (quantity, of, name)),
-                None,
-            )
+            match = known.get((quantity, of, name))
             row += [_coefficient(match, "pearson"), _coefficient(match, "spearman")]
         rows.append(row)
     columns = [("score of", ""), ("EF(ID)", "Pearson"), ("EF(ID)", "Spearman")]

@@ -10,6 +10,7 @@ import numpy as np
 from siliforce.benchmark.collect import Entry
 from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.scores import domain
+from siliforce.indicators.base import Result
 from siliforce.report.numbers import listed, shown
 
 VOLUME, STIFFNESS = 1.0, 10.0
@@ -53,10 +54,19 @@ def verdicts(found: Findings) -> list[ModelVerdict]:
 
 
 def _dynamics(entries: Sequence[Entry]) -> list[str]:
-    """To what temperature every run reached its end, and what happened to the others."""
-    runs = [r for e in entries for r in e.of("dynamics")]
-    if not runs:
-        return []
+    """To what temperature every run reached its end, in and out of distribution."""
+    found = []
+    for name, where in (("id", ""), ("ood", " out of distribution")):
+        runs = [r for e in entries for r in e.of("dynamics") if domain(r.split) == name]
+        if runs:
+            found.append(_held(runs, where))
+    if len(found) == 2 and found[1] == found[0] + " out of distribution":
+        return [f"{found[0]}, out of distribution too"]
+    return found
+
+
+def _held(runs: Sequence[Result], where: str) -> str:
+    """One sentence about runs that belong together."""
     by_temperature: dict[float, list[bool]] = {}
     for run in runs:
         temperature = float(run.provenance.get("config", {}).get("temperature", 0.0))
@@ -68,13 +78,11 @@ def _dynamics(entries: Sequence[Entry]) -> list[str]:
         held.append(temperature)
     longest = max((v for r in runs if (v := r.value("planned"))), default=0.0)
     failed = [r for r in runs if r.failure]
+    broken = f"{len(failed)} of {len(runs)} runs failed"
     if not held:
-        share = f"{len(failed)} of {len(runs)} runs failed"
-        return [f"not usable for dynamics as tested: {share} ({_first(failed[0].failure)})"]
-    text = f"usable for NVT to {shown(round(held[-1]))} K (runs of {shown(longest)} ps)"
-    if failed:
-        text += f", {len(failed)} of {len(runs)} runs failed above ({_first(failed[0].failure)})"
-    return [text]
+        return f"not to be relied on in dynamics{where}: {broken} ({_first(failed[0].failure)})"
+    text = f"usable for NVT to {held[-1]:g} K ({shown(longest, 2)} ps){where}"
+    return text + (f", above that {broken} ({_first(failed[0].failure)})" if failed else "")
 
 
 def _first(failure: str) -> str:

@@ -20,6 +20,8 @@ from siliforce.report.numbers import MINUS
 WIDTH, NARROW = 460, 360
 ASPECT = 0.65
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 44
+MOST_INTERVAL = 2.0
+"""A dot chart reaches so many times its largest dot at most; wider intervals are cut off."""
 
 
 Kind = Literal["line", "points", "both"]
@@ -203,6 +205,8 @@ def dot_chart(rows: Sequence[Row], x_label: str, title: str) -> Markup:
     remark_width = 8 + 6.4 * max((len(r.remark) for r in rows), default=0)
     right = min(remark_width, 110)
     values = [v for r in rows for dot in r.dots for v in dot[1:4] if v is not None]
+    dots = [dot[1] for r in rows for dot in r.dots if dot[1] is not None]
+    values = [v for v in values if v <= MOST_INTERVAL * max(dots)]  # a wide interval is cut off
     x = Axis(0.0, max(values, default=1.0) * 1.06 or 1.0, left, WIDTH - left - right)
     bottom = top + line * len(rows)
     parts = []
@@ -229,7 +233,8 @@ def _dot(dot: tuple[Any, ...], x: Axis, at: float, label: str) -> str:
         return ""
     found = ""
     if low is not None and high is not None:
-        found = segment(x.place(low), at, x.place(high), at, f"range s{style}")
+        ends = [float(x.place(min(max(v, x.low), x.high))) for v in (low, high)]
+        found = segment(ends[0], at, ends[1], at, f"range s{style}")
     tag = escape(f"{label}, {name}" if name else label)
     return found + (
         f'<path class="pts big s{style}" data-name="{tag}" d="M{float(x.place(value)):.1f} '
