@@ -7,7 +7,8 @@ A reference is a folder of plain files:
   state the points (linear scale, volume in Å³, energy in eV); per potential energy curve the
   coordinate (Å or degree) and the energies (eV).
 - `starts.extxyz`, `eos.extxyz`, `pec.extxyz`: the structures, in the order of `reference.json`.
-- `curves.npz`: arrays `rdf/START/x`, `rdf/START/A-B`, `adf/START/x`, `adf/START/A-B-C`.
+- `curves.npz`: arrays `rdf/START/x`, `rdf/START/A-B`, `adf/START/x`, `adf/START/A-B-C`, and where
+  it is known their standard error, `rdf/START/A-B/error`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,14 @@ FILE = "reference.json"
 UNITS = {"distance": "Å", "angle": "degree"}
 
 Coordinate = Literal["distance", "angle"]
+Images = Literal["lattice", "lengths"]
+"""How atoms outside the cell were found when distribution functions were made.
+
+`lattice`: all periodic images. `lengths`: as the published SAMD23 curves were made: 2x2x2 copies,
+then the nearest image along x, y and z in a box whose sides are the lengths of the lattice vectors.
+Where the lattice vectors lie along x, y and z, and are at least the cutoff long, the two agree; in
+other cells `lengths` is wrong, but a curve made so can only be compared with one made so.
+"""
 
 
 def group_name(elements: Sequence[int | str]) -> str:
@@ -54,10 +63,12 @@ class Curves:
     Attributes:
         x: left edge of the bins of an RDF, Å; upper edge of those of an ADF, degree.
         values: by pair `A-B` or triplet `A-B-C`, each (n_bins,).
+        errors: standard error of the values, where a trajectory was at hand.
     """
 
     x: np.ndarray
     values: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,8 +81,9 @@ class Start:
         temperature: K.
         ood: whether it lies outside the distribution of the training data.
         rdf, adf: of the AIMD trajectory; None if there are none.
-        noise: sampling noise of the reference's own curves, by metric (`rdf_mae` ...); empty
-            where only the curves are known.
+        noise: what a perfect potential would score by sampling noise alone, by metric
+            (`rdf_mae` ...); empty where only the curves are known.
+        images: how the curves were made.
     """
 
     name: str
@@ -81,6 +93,7 @@ class Start:
     rdf: Curves | None = None
     adf: Curves | None = None
     noise: dict[str, float] = field(default_factory=dict)
+    images: Images = "lattice"
 
     @property
     def split(self) -> str:
@@ -239,6 +252,8 @@ def _arrays(starts: Sequence[Start]) -> dict[str, np.ndarray]:
                 found[f"{kind}/{start.name}/x"] = curves.x
                 for group, values in curves.values.items():
                     found[f"{kind}/{start.name}/{group}"] = values
+                for group, values in curves.errors.items():
+                    found[f"{kind}/{start.name}/{group}/error"] = values
     return found
 
 
@@ -251,7 +266,13 @@ def _to_json(reference: Reference) -> dict[str, Any]:
         "level_of_theory": reference.level_of_theory,
         "bulk_modulus_noise": reference.bulk_modulus_noise,
         "starts": [
-            {"name": s.name, "temperature": s.temperature, "ood": s.ood, "noise": s.noise}
+            {
+                "name": s.name,
+                "temperature": s.temperature,
+                "ood": s.ood,
+                "noise": s.noise,
+                "images": s.images,
+            }
             for s in reference.starts
         ],
         "eos": [
@@ -314,12 +335,11 @@ def _read_curves(path: Path) -> dict[tuple[str, str], Curves]:
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     found: dict[tuple[str, str], Curves] = {}
+    for key in [k for k in arrays if k.endswith("/x")]:
+        kind, name, _ = key.split("/")
+        found[kind, name] = Curves(arrays.pop(key), {})
     for key, values in arrays.items():
-        kind, name, group = key.split("/")
-        if group == "x":
-            found[kind, name] = Curves(values, {})
-    for key, values in arrays.items():
-        kind, name, group = key.split("/")
-        if group != "x":
-            found[kind, name].values[group] = values
+        kind, name, group, *error = key.split("/")
+        curves = found[kind, name]
+        (curves.errors if error else curves.values)[group] = values
     return found

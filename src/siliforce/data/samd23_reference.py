@@ -83,6 +83,7 @@ def _start(path: Path, ood: bool) -> Start:
         ood=ood,
         rdf=_curves(path, "RDF"),
         adf=_curves(path, "ADF"),
+        images="lengths",
     )
 
 
