@@ -94,6 +94,15 @@ class Simulation(MDConfig):
 
     replicas: int = Field(1, ge=1, description="runs of each start, with seeds of their own")
     supercell: int = Field(1, ge=1, description="repeat starts so often along each vector")
+    window: float | None = Field(
+        None, gt=0, description="ps of production that RDF, ADF ... are made of; all if not given"
+    )
+
+    def analysed(self, n_frames: int) -> slice:
+        """Which frames of production are analysed."""
+        if self.window is None:
+            return slice(n_frames)
+        return slice(round(self.window * 1e3 / (self.timestep * self.frame_every)) + 1)
 
     def dynamics(self, temperature: float, seed: int) -> MDConfig:
         """Settings of one run."""
@@ -173,9 +182,30 @@ def _entrant(entry: Any, preset: str) -> Any:
 
 
 def load_campaign(path: str | Path, changes: Mapping[str, Any] | None = None) -> Campaign:
-    """Read a campaign file.
+    """Read a campaign file; paths in it may be relative to it.
 
     Raises:
         ConfigError: not readable, unknown keys or models, impossible values.
     """
-    return parse(Campaign, merged(read_yaml(path), changes or {}))
+    campaign = parse(Campaign, merged(read_yaml(path), changes or {}))
+    beside = Path(path).resolve().parent
+    materials = {name: _located(m, beside) for name, m in campaign.materials.items()}
+    return campaign.model_copy(update={"materials": materials})
+
+
+def _located(material: MaterialConfig, beside: Path) -> MaterialConfig:
+    """With absolute paths for what lies beside the campaign's file."""
+
+    def find(value: Any) -> Any:
+        if isinstance(value, list):
+            return [find(item) for item in value]
+        near = value is not None and not Path(value).exists() and (beside / value).exists()
+        return str((beside / value).resolve()) if near else value
+
+    structures = {
+        name: own.model_copy(update={"file": find(own.file)})
+        for name, own in material.structures.items()
+    }
+    changes = {"source": find(material.source), "reference": find(material.reference)}
+    outside = {name: find(source) for name, source in material.ood.items()}
+    return material.model_copy(update=changes | {"ood": outside, "structures": structures})

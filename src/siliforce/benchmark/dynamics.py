@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.io import read
 
 from siliforce.benchmark.config import Simulation
 from siliforce.data.reference import Start
+from siliforce.indicators.adf import adf
 from siliforce.indicators.base import Result
 from siliforce.indicators.dynamics import dynamics
+from siliforce.indicators.rdf import rdf
 from siliforce.potential import Potential
 
 
@@ -50,10 +54,37 @@ def run_starts(
 
 
 def structure_results(
-    runs: Sequence[Result], starts: Sequence[Start], folder: Path, wanted: Sequence[str]
+    runs: Sequence[Result],
+    starts: Sequence[Start],
+    config: Simulation,
+    folder: Path,
+    wanted: Sequence[str],
 ) -> list[Result]:
-    """What the frames of finished runs say, against the reference's curves."""
-    return []
+    """What the frames of finished runs say, against the reference's curves.
+
+    Args:
+        runs: results of `run_starts`.
+        folder: where it kept its frames.
+        wanted: names of indicators.
+    """
+    by_split = {start.split: start for start in starts}
+    found = []
+    for run in runs:
+        start = by_split[run.split]
+        frames = _frames(folder / run.provenance["frames_file"])
+        frames = frames[config.analysed(len(frames))]
+        for name, measure, curves in (("rdf", rdf, start.rdf), ("adf", adf, start.adf)):
+            if name in wanted and curves is not None:
+                result = measure(run.model, frames, start, failure=run.failure)
+                result.provenance["replica"] = run.provenance["replica"]
+                found.append(result)
+    return found
+
+
+def _frames(folder: Path) -> list[Atoms]:
+    """Frames of production that a run left."""
+    path = folder / "frames.traj"
+    return list(read(path, ":")) if path.is_file() and path.stat().st_size else []
 
 
 def file_stem(start: Start, replica: int) -> str:

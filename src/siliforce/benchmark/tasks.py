@@ -202,10 +202,9 @@ def _structure(shop: Workshop, task: Task, key: str) -> Finished:
     done = load_finished(shop.folder, task.source)
     starts = shop.material(task.variant.material).starts
     frames = shop.root / "frames" / task.source
-    wanted = shop.campaign.indicators
-    return Finished(
-        kind="structure", results=structure_results(done.results, starts, frames, wanted)
-    )
+    campaign = shop.campaign
+    results = structure_results(done.results, starts, campaign.md, frames, campaign.indicators)
+    return Finished(kind="structure", results=results)
 
 
 KINDS: dict[str, Callable[[Workshop, Task, str], Finished]] = {
