@@ -115,6 +115,8 @@ class Workshop:
             raise JobFailed(f"out of memory, with the smallest batch too: {error}") from error
         for result in finished.results:
             result.model = task.variant.label
+        # What was put into results after they were made is checked, and arrays become lists.
+        finished.results = [Result.model_validate(r.model_dump()) for r in finished.results]
         return finished.model_dump_json(indent=1).encode()
 
 

@@ -1,0 +1,329 @@
+"""Campaigns: only what is missing is done, a kill costs nothing, bad input is said before."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import write
+
+from siliforce.benchmark import campaign as module
+from siliforce.benchmark.campaign import open_campaign, plan_campaign, run_campaign
+from siliforce.benchmark.config import Campaign
+from siliforce.benchmark.findings import findings
+from siliforce.benchmark.plan import steps
+from siliforce.benchmark.tasks import Workshop, halving, load_finished
+from siliforce.data.lock import locked
+from siliforce.data.reference import Reference, Start
+from siliforce.errors import ConfigError, DataError
+from siliforce.jobs import Job, Progress, work
+from siliforce.training.runlog import read_metrics
+from siliforce.workers import Cluster
+from tests.unit.benchmark.conftest import miniature
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def logged(root: Path) -> list[str]:
+    return [json.loads(line)["key"] for line in (root / "log.jsonl").read_text().splitlines()]
+
+
+def test_every_job_is_done_once_and_a_second_run_does_nothing(finished) -> None:
+    root, opened, _, said = finished
+    keys = logged(root)
+    assert sorted(keys) == sorted(job.key for job in opened.jobs)
+    assert not opened.missing
+    assert "expected" in said[0]
+    kinds = {job.payload.kind for job in opened.jobs}
+    assert kinds == {"train", "errors", "eos", "speed", "md", "structure"}
+    # Two baselines; of the studied one, width 1 and all the data are the baseline itself.
+    assert sum(job.payload.kind == "train" for job in opened.jobs) == 4
+    run_campaign(miniature(), root)
+    assert logged(root) == keys
+
+
+def test_another_model_is_added_without_moving_anybody(finished) -> None:
+    root, _, _, _ = finished
+    before = findings(open_campaign(miniature(), root))
+    keys = set(logged(root))
+    third = {"name": "schnet", "label": "wide", "preset": "tiny", "cutoff": 4.0, "width": 2}
+    models = [
+        {"name": "schnet", "label": "renamed", "preset": "tiny", "cutoff": 4.0},
+        {"name": "bpnn", "preset": "tiny", "cutoff": 4.0},
+        third,
+    ]
+    more = miniature(models=models, studies={"models": ["renamed"], "seeds": [0]})
+    opened = open_campaign(more, root)
+    new = [job for job in opened.missing if job.payload.kind == "train"]
+    assert new == []  # the study of widths has trained it, under another name
+    run_campaign(more, root)
+    assert set(logged(root)) > keys
+    after = findings(opened)
+    names = {"schnet": "renamed", "bpnn": "bpnn"}
+
+    def table(found, label: str) -> list:
+        return [(s.quantity, s.split, s.error, s.score) for s in found.scores if s.label == label]
+
+    for old, new_name in names.items():
+        assert table(before, old) == table(after, new_name)
+        assert table(before, old)
+    assert len(after.standings) == 3
+
+
+def test_the_plan_counts_the_work_that_is_done(finished) -> None:
+    _, opened, plan, _ = finished
+    shop = opened.shop
+    for job in opened.jobs:
+        done = load_finished(shop.folder, job.key)
+        material = shop.material("HfO2")
+        if job.payload.kind == "train":
+            variant = job.payload.variant
+            frames = done.facts["n_train"]
+            assert done.facts["steps"] == variant.train.epochs * -(-frames // 2)
+        if job.payload.kind == "md":
+            for result, start in zip(done.results, material.starts, strict=True):
+                done_steps, planned = result.provenance["steps"], steps(shop.campaign.md)
+                assert done_steps < planned if result.failure else done_steps == planned
+                assert result.provenance["n_atoms"] == len(start.atoms)
+        assert plan.true[job.key] > 0
+        assert plan.expected[job.key] >= 0
+    md = [job for job in opened.jobs if job.payload.kind == "md"]
+    rate = plan.rates["bpnn"].inference
+    expected = next(plan.expected[j.key] for j in md if j.payload.variant.label == "bpnn")
+    assert expected == pytest.approx(1e-6 * rate * 12 * 30)
+    assert plan.total() == pytest.approx(sum(plan.expected[j.key] for j in opened.jobs))
+
+
+def test_two_campaigns_on_one_folder(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / module.LOCK),
+        pytest.raises(DataError, match="at work here already"),
+    ):
+        run_campaign(miniature(), tmp_path)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from siliforce.benchmark.campaign import run_campaign
+from tests.unit.benchmark.test_campaign import killed_one
+run_campaign(killed_one(), Path(sys.argv[1]))
+"""
+
+
+def killed_one() -> Campaign:
+    """One training of a few seconds with a checkpoint after every step."""
+    return miniature(
+        models=[{"name": "schnet", "preset": "tiny", "cutoff": 4.0}],
+        studies={},
+        train={"epochs": 60, "batch_size": 2, "checkpoint_every": 0.2},
+        indicators=["errors"],
+    )
+
+
+def test_a_kill_in_the_middle_of_a_training_costs_nothing(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], env=environment)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        log = next(iter(tmp_path.glob("runs/*/metrics.jsonl")), None)
+        if log is not None and len(log.read_text().splitlines()) >= 3:
+            break
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "done").exists()
+    before = [row["epoch"] for row in read_metrics(log.parent)]
+    assert 3 <= len(before) < 60
+    opened, _ = run_campaign(killed_one(), tmp_path)
+    assert not opened.missing
+    epochs = [row["epoch"] for row in read_metrics(log.parent)]
+    assert epochs == sorted(epochs)
+    # It went on: the second process said what it does after the first had started, not anew.
+    keys = [job.key for job in opened.jobs if job.payload.kind == "train"]
+    facts = load_finished(opened.shop.folder, keys[0]).facts
+    assert facts["epochs"] == 60
+    times = [row["time_s"] for row in read_metrics(log.parent)]
+    assert times == sorted(times)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("cluster", [None, Cluster(provider="local", workers_per_block=2)])
+def test_a_worker_that_dies_in_a_job_is_replaced(
+    cluster: Cluster | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cluster is not None:
+        pytest.importorskip("parsl")
+        monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{ROOT}")
+    monkeypatch.setattr(module, "_work", deadly)
+    opened, _ = run_campaign(miniature(), tmp_path, workers=2, cluster=cluster)
+    assert (tmp_path / "killed").exists()
+    assert not opened.missing
+    assert opened.shop.folder.failed_keys() == set()
+    assert sorted(logged(tmp_path)) == sorted(job.key for job in opened.jobs)
+
+
+def deadly(
+    root: Path, campaign: Campaign, jobs: list[Job], on_progress: object = None
+) -> Progress:
+    """A worker that is killed within the first training anybody does."""
+    shop = Workshop(root, campaign)
+
+    def perform(job: Job, scratch: Path, attempt: int) -> bytes:
+        if job.payload.kind == "train" and not (root / "killed").exists():
+            (root / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return shop.perform(job, scratch, attempt)
+
+    return work(shop.folder, lambda: jobs, perform, attempts=1)
+
+
+def test_a_failed_training_fails_what_needs_it_and_scores_nothing(
+    finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siliforce.benchmark import tasks
+
+    def diverge(shop: Workshop, task: tasks.Task, key: str) -> tasks.Finished:
+        raise DataError("the loss diverged")
+
+    monkeypatch.setitem(tasks.KINDS, "train", diverge)
+    one = {"name": "schnet", "preset": "tiny", "cutoff": 4.0}
+    config = miniature(models=[one], studies={})
+    opened, _ = run_campaign(config, tmp_path)
+    assert opened.shop.folder.failed_keys() == {job.key for job in opened.jobs}
+    found = findings(opened)
+    assert {s.score for s in found.scores} == {0.0}
+    assert all("the loss diverged" in s.note for s in found.scores)
+    assert found.standings[0].total.mean == 0
+    monkeypatch.undo()
+    again, _ = run_campaign(config, tmp_path)  # a failure is a result
+    assert again.shop.folder.done_keys() == set()
+
+
+def test_memory_that_does_not_suffice_halves_the_batch() -> None:
+    tried: list[int] = []
+    notes: list[str] = []
+
+    def attempt(size: int) -> int:
+        tried.append(size)
+        if size > 10:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return size
+
+    assert halving(attempt, 64, "edges", None, notes) == 8
+    assert tried == [64, 32, 16, 8]
+    assert notes[-1] == "out of memory: went on with batches of 8 edges"
+    with pytest.raises(RuntimeError, match="other"):
+        halving(lambda size: (_ for _ in ()).throw(RuntimeError("other")), 4, "edges", None, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modles": ["mace"]}, "did you mean 'models'"),
+        ({"models": ["mcae"]}, "did you mean 'mace'"),
+        ({"models": [{"name": "mace", "train": {"lrr": 1}}]}, "did you mean 'lr'"),
+        ({"indicators": ["rfd"]}, "did you mean 'rdf'"),
+        ({"studies": {"fractions": [20]}}, "20 % is 0.2"),
+        ({"studies": {"models": ["gap"]}}, "no model 'gap'"),
+        ({"models": ["mace", "mace"]}, "two models are called 'mace'"),
+        ({"models": [], "studies": {}}, "needs `models`"),
+        ({"md": {"timestp": 2}}, "did you mean 'timestep'"),
+    ],
+)
+def test_typing_errors_are_answered(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        miniature(**changes)
+
+
+def material_with(tmp_path: Path, start: Start, **more: object) -> Campaign:
+    """The miniature with a reference of one start."""
+    Reference("synthetic", starts=[start]).save(tmp_path / "reference")
+    base = miniature().materials["HfO2"].model_dump(mode="json", exclude_unset=True)
+    changed = base | {"structures": {}, "reference": str(tmp_path / "reference")}
+    return miniature(materials={"HfO2": changed}, **more)
+
+
+def test_input_that_would_fail_hours_later_is_refused(tmp_path: Path) -> None:
+    silicon = Start("silicon-300K", bulk("Si", cubic=True), 300.0)
+    with pytest.raises(ConfigError, match=r"silicon-300K: contains Si, which no training frame"):
+        open_campaign(material_with(tmp_path, silicon), tmp_path)
+    close = bulk("Hf", "fcc", a=5.07, cubic=True)
+    close.positions[1] = close.positions[0] + [0.3, 0, 0]
+    with pytest.raises(ConfigError, match=r"atoms 0 and 1 .*closer than 0.5 Å"):
+        open_campaign(material_with(tmp_path, Start("close-300K", close, 300.0)), tmp_path)
+    sound = Start("sound-300K", bulk("Hf", "fcc", a=5.07, cubic=True), 300.0)
+    with pytest.raises(ConfigError, match="no reference RDF of start sound-300K"):
+        open_campaign(material_with(tmp_path, sound, indicators=["rdf"]), tmp_path)
+    with pytest.raises(ConfigError, match="did you mean 'samd23-mini-hfo'"):
+        base = miniature().materials["HfO2"].model_dump(exclude_unset=True)
+        changed = {"HfO2": base | {"source": "samd23-mini-hof"}}
+        open_campaign(miniature(materials=changed), tmp_path)
+
+
+def test_simulations_are_scored_against_a_reference(tmp_path: Path) -> None:
+    """A reference made of rattled crystals; a calculator from outside is scored against it."""
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(6):
+        atoms = bulk("Cu", "fcc", a=3.61, cubic=True).repeat(2)
+        atoms.rattle(0.1, rng=rng)
+        frames.append(atoms)
+    from siliforce.indicators.adf import angular
+    from siliforce.indicators.rdf import radial
+
+    start = Start(
+        "crystal-300K",
+        bulk("Cu", "fcc", a=3.61, cubic=True).repeat(2),
+        300.0,
+        rdf=radial(frames).curves(),
+        adf=angular(frames).curves(),
+        noise={"rdf_mae": 0.01},
+    )
+    Reference("synthetic", starts=[start]).save(tmp_path / "reference")
+    from ase.calculators.emt import EMT
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    for atoms in frames:
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    write(tmp_path / "copper.extxyz", frames)
+    config = miniature(
+        materials={
+            "copper": {
+                "source": str(tmp_path / "copper.extxyz"),
+                "split": {"method": "random", "valid": 0.2, "test": 0.3},
+                "reference": str(tmp_path / "reference"),
+            }
+        },
+        models=[],
+        zero_shot=["emt"],
+        studies={},
+        indicators=["errors", "rdf", "adf", "survival"],
+        md={"timestep": 2, "equilibration": 0.02, "production": 0.1, "frame_every": 5},
+    )
+    opened, _ = run_campaign(config, tmp_path / "out")
+    found = findings(opened)
+    assert not opened.missing
+    assert found.entries[0].failures == {}
+    by_quantity = {s.quantity: s for s in found.scores}
+    assert by_quantity["forces"].score == pytest.approx(1.0)
+    assert by_quantity["energy"].score == pytest.approx(1.0)
+    assert 0.5 < by_quantity["rdf"].score < 1
+    assert 0.2 < by_quantity["adf"].score < 1
+    assert {s.domain for s in found.scores} == {"id"}
+
+
+def test_a_plan_starts_nothing(tmp_path: Path) -> None:
+    plan = plan_campaign(miniature(), tmp_path)
+    assert "finished 0 of" in plan.text()
+    assert not (tmp_path / "runs").exists()
