@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from siliforce.cli import benchmark, data, deploy, generate, learn, simulate
+from siliforce.cli import benchmark, data, deploy, generate, learn, reference, simulate
 from siliforce.cli.options import show_json
 from siliforce.errors import SiliforceError
 
@@ -26,6 +26,7 @@ for verb in (*verbs, benchmark.benchmark, benchmark.recommend):
     app.command()(verb)
 app.command("import")(deploy.import_model)
 app.add_typer(simulate.app, name="simulate")
+app.add_typer(reference.app, name="reference")
 
 
 def main() -> None:
