@@ -15,9 +15,9 @@ from ase.calculators.calculator import Calculator
 from siliforce.graph import neighbor_list
 from siliforce.indicators.base import Metric, Result, model_name, stamp
 from siliforce.potential import Potential
-from siliforce.simulation.calculator import SiliforceCalculator
+from siliforce.simulation.batched import run_md
 from siliforce.simulation.domain import outside_range, pair_name, temperature_outside
-from siliforce.simulation.md import MDConfig, MDRun, Progress, run_md
+from siliforce.simulation.md import MDConfig, MDRun, Progress
 from siliforce.simulation.neighbors import SkinList
 
 RDF_CUTOFF, RDF_BIN = 6.0, 0.05
@@ -27,9 +27,9 @@ def dynamics(
     source: Potential | Calculator,
     atoms: Atoms,
     config: MDConfig | None = None,
-    trajectory: str | Path | None = None,
+    out: str | Path | None = None,
     name: str = "",
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda status: None,
 ) -> Result:
     """Run one structure and sum up what happened.
 
@@ -37,18 +37,15 @@ def dynamics(
         source: a potential or any ASE calculator.
         atoms: the start.
         config: of the run.
-        trajectory: file for the frames.
+        out: folder for the trajectory and the log.
         name: of the structure; its formula if empty.
-        progress: called with steps done and steps in all.
+        progress: called at every logged step.
 
     Raises:
         ConfigError, DataError: input that cannot be run at all. A run that fails on its way is
             a result: `failure` says why and when.
     """
-    calculator = source
-    if isinstance(source, Potential):
-        calculator = SiliforceCalculator(source, str(source.device))
-    run = run_md(atoms, calculator, config, trajectory, progress)
+    run = run_md(atoms, source, config, out, progress)
     hardware, provenance = stamp(source)
     provenance |= {
         "config": run.config.model_dump(mode="json"),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from siliforce.data import Dataset, DataStats, compute_stats
+from siliforce.data.environments import Environments
 from siliforce.errors import ConfigError, TrainingError
 from siliforce.graph import Graph
 from siliforce.hardware import hardware_stamp
@@ -141,7 +142,7 @@ class Session:
         stats = self.stats(self.choice.architecture(preset).cutoff, config)
         constants = normalisation(config.normalise, stats, species, self.choice.pins(preset))
         self.console.say(constants.note)
-        card = self._card(stats)
+        card = self._card(stats, self.choice.architecture(preset).cutoff)
         potential = build_potential(self.choice, preset, species, constants, config, card)
         check_labels(potential, config, _labels(train))
         if fit:
@@ -157,7 +158,7 @@ class Session:
                 self.inputs.valid.edge_counts(cutoff)
         return self._stats[cutoff]
 
-    def _card(self, stats: DataStats) -> Card:
+    def _card(self, stats: DataStats, cutoff: float) -> Card:
         data, facts = self.inputs.config, self.inputs.train.facts
         stated = {k: facts.get(k) or NOT_STATED for k in ("level_of_theory", "licence")}
         stated |= {k: data[k] for k in stated if data[k] != NOT_STATED}
@@ -174,6 +175,7 @@ class Session:
             atoms_per_volume=stats.atoms_per_volume,
             temperature=stats.temperature,
             min_distance=stats.min_distance,
+            environments=Environments.of_dataset(self.inputs.train, cutoff).to_json(),
         )
 
     def _plan(self, preset: str, config: TrainConfig, potential: Potential) -> Plan:
