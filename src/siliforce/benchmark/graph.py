@@ -64,11 +64,18 @@ class Variant:
 
 @dataclass(frozen=True)
 class Task:
-    """Payload of a job: what to do (`kind`) with which potential, made by which job."""
+    """Payload of a job.
+
+    Attributes:
+        kind: what to do.
+        source: key of the job that trained the potential.
+        needs: key of the job whose frames are looked at.
+    """
 
     kind: str
     variant: Variant
     source: str = ""
+    needs: str = ""
 
 
 def variants(campaign: Campaign, device: torch.device, n_frames: int) -> list[Variant]:
@@ -184,7 +191,7 @@ def _chain(campaign: Campaign, material: Material, variant: Variant) -> Iterator
         if kind == "md":
             inner = {"md": key, "curves": _curves(material), "wanted": sorted(wanted)}
             structure = job_key("structure", inner)
-            yield Job(structure, "structure", Task("structure", variant, key), (key,))
+            yield Job(structure, "structure", Task("structure", variant, source, key), (key,))
 
 
 def _source(material: Material, variant: Variant) -> tuple[str, tuple[str, ...]]:

@@ -21,9 +21,11 @@ from siliforce.data import Dataset
 from siliforce.data.reference import EnergyCurve, EnergyVolume, Start
 from siliforce.errors import DataError
 from siliforce.indicators.base import Result
-from siliforce.indicators.eos import fit_birch_murnaghan
+from siliforce.indicators.eos import SCALES, TOLERANCE, fit_birch_murnaghan
 
 MEV = 1e3
+MIN_POINTS = 6
+"""Of an equation of state, so that its fit can do without one of them."""
 SHOWN = ("energy", "forces", "rdf", "adf", "V0", "B0", "pec", "pressure", "survival")
 """What is scored, in the order it is shown."""
 KIND = {"energy": "errors", "forces": "errors", "V0": "eos", "B0": "eos", "pec": "pec"}
@@ -167,14 +169,16 @@ def random_angles(x: np.ndarray) -> np.ndarray:
 
 def _volume_anchors(volume: EnergyVolume, margin: float | None) -> Iterator[Anchor]:
     """V0 against the nearer end of the window, B0 against no stiffness."""
-    if not len(volume.points):
+    near = np.abs(volume.points[:, :1] - SCALES).min(axis=1, initial=np.inf) < TOLERANCE
+    points = volume.points[near] if near.sum() >= MIN_POINTS else volume.points
+    if len(points) < MIN_POINTS:
         return
     try:
-        spread = reference_noise(volume.points)
-        middle = fit_birch_murnaghan(volume.points[:, 1], volume.points[:, 2]).volume
+        spread = reference_noise(points)
+        middle = fit_birch_murnaghan(points[:, 1], points[:, 2]).volume
     except DataError:
         return
-    ends = 100 * np.abs(volume.points[[0, -1], 1] / middle - 1)
+    ends = 100 * np.abs(points[[0, -1], 1] / middle - 1)
     why = "floor: change of the DFT fit when a point is left out; baseline: "
     yield Anchor(
         "V0", volume.split, "V0_error", "%", spread[0], float(ends.min()),
@@ -204,7 +208,7 @@ def reference_noise(points: np.ndarray) -> tuple[float, float]:
 def _curve_anchor(curve: EnergyCurve) -> Anchor:
     flat = float(np.sqrt(np.mean((curve.energy - curve.energy[-1]) ** 2)))
     why = "floor: 0; baseline: a flat curve"
-    return Anchor("pec", f"id:{curve.name}", "pec_energy_rmse", "eV", 0.0, flat, why)
+    return Anchor("pec", f"ood:{curve.name}", "pec_energy_rmse", "eV", 0.0, flat, why)
 
 
 def scores(entry: Entry, fixed: Sequence[Anchor]) -> list[Score]:

@@ -12,15 +12,22 @@ from typing import Any
 from ase.calculators.calculator import Calculator
 from pydantic import BaseModel, ConfigDict
 
+from siliforce.benchmark.batches import halving
 from siliforce.benchmark.config import Campaign
-from siliforce.benchmark.dynamics import run_starts, structure_results
+from siliforce.benchmark.dynamics import (
+    Simulated,
+    dynamics_results,
+    run_starts,
+    structure_results,
+)
 from siliforce.benchmark.graph import Task, speed_structure, training_set
 from siliforce.benchmark.materials import Material, load_material
 from siliforce.errors import SiliforceError
 from siliforce.generate.sampling import EngineCalculator
 from siliforce.indicators.base import Result
-from siliforce.indicators.eos import equation_of_state
+from siliforce.indicators.eos import equation_of_state, equations_of_state
 from siliforce.indicators.errors import evaluate_sets
+from siliforce.indicators.pec import potential_energy_curves
 from siliforce.indicators.predictions import EDGE_BUDGET
 from siliforce.indicators.speed import speed
 from siliforce.jobs import DiskFullError, Job, JobFailed, JobFolder
@@ -28,7 +35,7 @@ from siliforce.potential import Potential
 from siliforce.simulation.calculator import resolve_device
 from siliforce.training import train
 from siliforce.training.inputs import TrainingData
-from siliforce.training.memory import is_out_of_memory, release
+from siliforce.training.memory import is_out_of_memory
 
 SUFFIX = ".json"
 
@@ -172,12 +179,15 @@ def _errors(shop: Workshop, task: Task, key: str) -> Finished:
 
 
 def _eos(shop: Workshop, task: Task, key: str) -> Finished:
-    source, results = shop.source(task), []
-    for volume in shop.material(task.variant.material).eos:
-        points = volume.points if len(volume.points) else None
-        result = equation_of_state(source, volume.atoms, reference=points, name=volume.name)
-        result.split = volume.split
-        results.append(result)
+    source, material = shop.source(task), shop.material(task.variant.material)
+    known = [volume for volume in material.eos if len(volume.points)]
+    noise = material.reference.bulk_modulus_noise if material.reference else None
+    results = equations_of_state(source, known, noise) if known else []
+    for volume in material.eos:
+        if not len(volume.points):
+            result = equation_of_state(source, volume.atoms, name=volume.name)
+            result.split = volume.split
+            results.append(result)
     return Finished(kind="eos", results=results)
 
 
@@ -187,32 +197,42 @@ def _speed(shop: Workshop, task: Task, key: str) -> Finished:
 
 
 def _md(shop: Workshop, task: Task, key: str) -> Finished:
-    material = shop.material(task.variant.material)
     notes: list[str] = []
-    results = run_starts(
-        shop.source(task),
-        material.starts,
-        shop.campaign.md,
-        task.variant.seed,
-        shop.root / "frames" / key,
-        notes,
-    )
-    return Finished(kind="md", results=results, notes=notes)
+    source = shop.source(task)
+    simulated = _simulated(shop, task, source, key, notes)
+    return Finished(kind="md", results=dynamics_results(source, simulated), notes=notes)
 
 
 def _structure(shop: Workshop, task: Task, key: str) -> Finished:
-    done = load_finished(shop.folder, task.source)
-    starts = shop.material(task.variant.material).starts
-    frames = shop.root / "frames" / task.source
-    campaign = shop.campaign
-    results = structure_results(done.results, starts, campaign.md, frames, campaign.indicators)
-    return Finished(kind="structure", results=results)
+    notes: list[str] = []
+    source = shop.source(task)
+    simulated = _simulated(shop, task, source, task.needs, notes)  # they are done: they are read
+    campaign, notes = shop.campaign, []
+    results = structure_results(source, simulated, campaign.md, campaign.indicators, notes)
+    return Finished(kind="structure", results=results, notes=notes)
+
+
+def _simulated(
+    shop: Workshop, task: Task, source: Potential | Calculator, key: str, notes: list[str]
+) -> list[Simulated]:
+    starts, seed = shop.material(task.variant.material).starts, task.variant.seed
+    return run_starts(source, starts, shop.campaign.md, seed, shop.root / "frames" / key, notes)
+
+
+def _pec(shop: Workshop, task: Task, key: str) -> Finished:
+    """Clusters in vacuum are like nothing in the training data: out of distribution."""
+    curves = shop.material(task.variant.material).pec
+    results = potential_energy_curves(shop.source(task), curves)
+    for result in results:
+        result.split = f"ood:{result.split}"
+    return Finished(kind="pec", results=results)
 
 
 KINDS: dict[str, Callable[[Workshop, Task, str], Finished]] = {
     "train": _train,
     "errors": _errors,
     "eos": _eos,
+    "pec": _pec,
     "speed": _speed,
     "md": _md,
     "structure": _structure,
@@ -222,25 +242,3 @@ KINDS: dict[str, Callable[[Workshop, Task, str], Finished]] = {
 def load_finished(folder: JobFolder, key: str) -> Finished:
     """Content of a finished job's file."""
     return Finished.model_validate_json(folder.done_path(key).read_bytes())
-
-
-def halving(
-    attempt: Callable[[int], Any], size: int, unit: str, source: Any, notes: list[str]
-) -> Any:
-    """Try with a batch of `size`, and with half of it whenever memory does not hold it.
-
-    Args:
-        attempt: does it with a batch of the given size.
-        unit: of the size, for the note that is left.
-        notes: told what was done.
-    """
-    while True:
-        try:
-            return attempt(size)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or size <= 1:
-                raise
-            size //= 2
-            if isinstance(source, Potential):
-                release(source.device)
-            notes.append(f"out of memory: went on with batches of {size} {unit}")

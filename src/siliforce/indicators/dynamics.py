@@ -46,6 +46,17 @@ def dynamics(
             a result: `failure` says why and when.
     """
     run = run_md(atoms, source, config, out, progress)
+    return summary(source, run, name or atoms.get_chemical_formula())
+
+
+def summary(source: Potential | Calculator, run: MDRun, name: str, split: str = "") -> Result:
+    """What happened in a run.
+
+    Args:
+        source: what was simulated.
+        name: of the structure.
+        split: `id:NAME` or `ood:NAME`; name and temperature if empty.
+    """
     hardware, provenance = stamp(source)
     provenance |= {
         "config": run.config.model_dump(mode="json"),
@@ -55,12 +66,11 @@ def dynamics(
         "wall_s": run.wall,
     }
     provenance |= _range_notes(source, run)
-    name = name or atoms.get_chemical_formula()
     return Result(
         indicator="dynamics",
         model=model_name(source),
         dataset=name,
-        split=f"{name}-{run.config.temperature:g}K",
+        split=split or f"{name}-{run.config.temperature:g}K",
         metrics=_metrics(run),
         curves=_curves(run),
         failure=str(run.failure) if run.failure else "",

@@ -16,11 +16,12 @@ from ase.build import bulk
 from ase.io import write
 
 from siliforce.benchmark import campaign as module
+from siliforce.benchmark.batches import halving
 from siliforce.benchmark.campaign import open_campaign, plan_campaign, run_campaign
 from siliforce.benchmark.config import Campaign
 from siliforce.benchmark.findings import findings
 from siliforce.benchmark.plan import steps
-from siliforce.benchmark.tasks import Workshop, halving, load_finished
+from siliforce.benchmark.tasks import Workshop, load_finished
 from siliforce.data.lock import locked
 from siliforce.data.reference import Reference, Start
 from siliforce.errors import ConfigError, DataError
@@ -172,9 +173,7 @@ def test_a_worker_that_dies_in_a_job_is_replaced(
     assert sorted(logged(tmp_path)) == sorted(job.key for job in opened.jobs)
 
 
-def deadly(
-    root: Path, campaign: Campaign, jobs: list[Job], on_progress: object = None
-) -> Progress:
+def deadly(root: Path, campaign: Campaign, jobs: list[Job], on_progress: object = None) -> Progress:
     """A worker that is killed within the first training anybody does."""
     shop = Workshop(root, campaign)
 
@@ -264,10 +263,10 @@ def test_input_that_would_fail_hours_later_is_refused(tmp_path: Path) -> None:
     sound = Start("sound-300K", bulk("Hf", "fcc", a=5.07, cubic=True), 300.0)
     with pytest.raises(ConfigError, match="no reference RDF of start sound-300K"):
         open_campaign(material_with(tmp_path, sound, indicators=["rdf"]), tmp_path)
+    base = miniature().materials["HfO2"].model_dump(exclude_unset=True)
+    unknown = miniature(materials={"HfO2": base | {"source": "samd23-mini-hof"}})
     with pytest.raises(ConfigError, match="did you mean 'samd23-mini-hfo'"):
-        base = miniature().materials["HfO2"].model_dump(exclude_unset=True)
-        changed = {"HfO2": base | {"source": "samd23-mini-hof"}}
-        open_campaign(miniature(materials=changed), tmp_path)
+        open_campaign(unknown, tmp_path)
 
 
 def test_simulations_are_scored_against_a_reference(tmp_path: Path) -> None:
