@@ -78,6 +78,8 @@ def _sections(found: Findings) -> list[tuple[str, str, list[Any]]]:
                 shown += figures.distribution_curves(found, quantity, material)
             if quantity == "V0":
                 shown += figures.volume_curves(found, material)
+            if quantity == "pec":
+                shown += figures.cluster_curves(found, material)
             if quantity == "survival":
                 shown += figures.survival_curves(found, material)
         shown = [figure for figure in shown if figure is not None]

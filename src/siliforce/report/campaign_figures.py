@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.ranking import Estimate, mean_scores, over_seeds
 from siliforce.benchmark.scores import SHOWN, domain
 from siliforce.indicators.base import Result
+from siliforce.indicators.survival import Lifetime, kaplan_meier
 from siliforce.report.figures import Figure, Key, equation_of_state
 from siliforce.report.load import Run
 from siliforce.report.numbers import shown
@@ -176,6 +176,37 @@ def volume_curves(found: Findings, material: str) -> list[Figure]:
     return [equation_of_state(prefix + split, members) for split, members in by_split.items()]
 
 
+def cluster_curves(found: Findings, material: str) -> list[Figure]:
+    """Energy along each coordinate, relative to the last point; the first seed of all models."""
+    by_split: dict[str, list[tuple[str, Result]]] = {}
+    for entry in _first_seed(found, material):
+        for result in entry.of("pec"):
+            if result.curves:
+                by_split.setdefault(result.split, []).append((entry.label, result))
+    figures = []
+    for split, members in by_split.items():
+        first = members[0][1].curves
+        lines = [("DFT", 9, first["x"], first["reference"])]
+        for label, result in members:
+            lines.append(
+                (label, style_of(found, label), result.curves["x"], result.curves["energy"])
+            )
+        series = []
+        for label, style, x, energy in lines:
+            values = np.array([np.nan if e is None else e for e in energy], dtype=float)
+            series.append(Series(label, x, values - values[-1], style, "both"))
+        truth = np.array(first["reference"]) - first["reference"][-1]
+        reach = 1.5 * max(float(np.abs(truth.min())), 1.0)
+        title = split.partition(":")[2]
+        legend: list[Key] = [(s.name, s.style, "line") for s in series]
+        svg = chart(
+            series, f"{first['coordinate']} ({first['unit']})", "energy (eV)", title,
+            y_range=(float(truth.min()) - 0.3 * reach, reach),
+        )  # fmt: skip
+        figures.append(Figure(f"{title}, {material}", svg, legend, "relative to the last point"))
+    return figures
+
+
 def _first_seed(found: Findings, material: str) -> list[Entry]:
     chosen: dict[str, Entry] = {}
     for entry in found.ranked:
@@ -190,33 +221,19 @@ def survival_curves(found: Findings, material: str) -> list[Figure]:
     for name, (title, _) in DOMAINS.items():
         series = []
         for label in found.labels:
-            runs = [
-                (r.value("survived"), bool(r.failure))
+            lives = [
+                Lifetime(time, result.failure)
                 for entry in found.of(label, material)
-                for r in entry.of("dynamics")
-                if domain(r.split) == name
+                for result in entry.of("dynamics")
+                if domain(result.split) == name and (time := result.value("survived")) is not None
             ]
-            known = [(time, failed) for time, failed in runs if time is not None]
-            if known:
-                series.append(Series(label, *kaplan_meier(known), style_of(found, label)))
+            if lives:
+                curve = kaplan_meier(lives)
+                x, y = np.repeat(curve.time, 2)[1:], np.repeat(curve.survived, 2)[:-1]
+                series.append(Series(label, x, y, style_of(found, label)))
         if series:
             heading = f"Survival, {title}, {material}"
             legend: list[Key] = [(s.name, s.style, "line") for s in series]
             svg = chart(series, "time (ps)", "share of runs", heading, y_range=(0, 1.04))
             figures.append(Figure(heading, svg, legend))
     return figures
-
-
-def kaplan_meier(runs: Sequence[tuple[float, bool]]) -> tuple[list[float], list[float]]:
-    """Steps of the share that survives; runs that reached their end are censored there.
-
-    Args:
-        runs: time, and whether the run failed then.
-    """
-    times, shares, share = [0.0], [1.0], 1.0
-    for time in sorted({time for time, _ in runs}):
-        at_risk = sum(t >= time for t, _ in runs)
-        share *= 1 - sum(t == time and failed for t, failed in runs) / at_risk
-        times += [time, time]
-        shares += [shares[-1], share]
-    return times, shares

@@ -46,7 +46,7 @@ def _anchors() -> list[Anchor]:
     for split in ("id:crystal", "ood:vacancy"):
         found.append(Anchor("V0", split, "V0_error", "%", 0.05, 9.0, "synthetic"))
         found.append(Anchor("B0", split, "B0_error", "%", 0.4, 100.0, "synthetic"))
-    found.append(Anchor("pec", "id:dimer", "pec_energy_rmse", "eV", 0.0, 3.0, "synthetic"))
+    found.append(Anchor("pec", "ood:dimer", "pec_energy_rmse", "eV", 0.0, 3.0, "synthetic"))
     return found
 
 
@@ -98,7 +98,7 @@ def _baseline(label: str, material: str, seed: int, size: float) -> Entry:
             results.append(_result(kind, split, errors, failure, curves=curves))
     for split, factor in (("id:crystal", 0.2), ("ood:vacancy", 0.5)):
         results.append(_volume(split, factor * size))
-    results.append(_result("pec", "id:dimer", {"pec_energy_rmse": 0.2 * size}))
+    results.append(_cluster(size))
     for result in results:
         result.provenance["force_mode"] = "direct" if direct else "gradient"
     failures = {}
@@ -115,6 +115,14 @@ def _volume(split: str, percent: float) -> Result:
     curves = {"scale": truth["scale"], "volume": volumes, "energy": energy, "n_atoms": 2}
     metrics = {"V0_error": percent, "B0_error": -4 * percent}
     return _result("eos", split, metrics, curves=curves | {"reference": truth})
+
+
+def _cluster(size: float) -> Result:
+    x = np.linspace(1.2, 4.0, 20)
+    truth = (1 - np.exp(-2 * (x - 1.7))) ** 2 - 1
+    curves = {"x": x, "reference": truth, "energy": truth * (1 + 0.05 * size)}
+    curves |= {"coordinate": "distance", "unit": "Å"}
+    return _result("pec", "ood:dimer", {"pec_energy_rmse": 0.2 * size}, curves=curves)
 
 
 def _studies(label: str, material: str, seed: int, size: float) -> list[Entry]:

@@ -1,0 +1,201 @@
+"""Scores, means, ties, correlations, fronts: against formulas written out here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from siliforce.benchmark.collect import Entry
+from siliforce.benchmark.graph import digest
+from siliforce.benchmark.ranking import (
+    Estimate,
+    over_seeds,
+    pareto_front,
+    pearson,
+    rankdata_of,
+    standings,
+)
+from siliforce.benchmark.recommend import Needs, recommend
+from siliforce.benchmark.scores import (
+    Anchor,
+    anchors,
+    domain,
+    ideal_gas,
+    random_angles,
+    reference_noise,
+    scores,
+)
+from siliforce.errors import DataError
+from siliforce.indicators.base import Metric, Result
+from siliforce.indicators.eos import fit_birch_murnaghan
+from tests.unit.report.synthetic import synthetic
+
+
+def test_a_score_is_linear_between_floor_and_baseline() -> None:
+    anchor = Anchor("rdf", "id:a", "rdf_mae", "1", floor=0.1, baseline=0.9, why="")
+    assert [anchor.score(e) for e in (0.0, 0.1, 0.5, 0.9, 2.0)] == pytest.approx([1, 1, 0.5, 0, 0])
+    assert anchor.score(-0.5) == anchor.score(0.5)
+    survival = Anchor("survival", "id:a", "survived_fraction", "1", 1.0, 0.0, "")
+    assert [survival.score(s) for s in (0.0, 0.25, 1.0)] == [0.0, 0.25, 1.0]
+
+
+def test_domains() -> None:
+    assert [domain(s) for s in ("test", "id:x", "ood:y", "train", "valid")] == [
+        "id", "id", "ood", "", "",
+    ]  # fmt: skip
+
+
+def test_featureless_distributions() -> None:
+    x = 0.05 * np.arange(121)
+    gas = ideal_gas(x)
+    assert gas[0] == 0
+    assert (gas[1:] == 1).all()
+    rng = np.random.default_rng(0)
+    a, b = (v / np.linalg.norm(v, axis=1)[:, None] for v in rng.normal(size=(2, 400_000, 3)))
+    angles = np.degrees(np.arccos((a * b).sum(axis=1)))
+    drawn = np.histogram(angles, np.arange(181))[0] / (400_000 / 180)
+    expected = random_angles(np.arange(1, 181.0))
+    assert expected.mean() == pytest.approx(1)
+    assert np.abs(drawn - expected).max() < 0.08
+
+
+def test_the_noise_of_an_equation_of_state_is_the_effect_of_one_point() -> None:
+    scale = np.arange(0.97, 1.051, 0.01)
+    volume = 40 * scale**3
+    energy = 0.01 * (volume - 41) ** 2
+    points = np.stack([scale, volume, energy], axis=1)
+    exact = reference_noise(points)
+    points[:, 2] += 0.01 * np.random.default_rng(0).normal(size=len(scale))
+    noisy = reference_noise(points)
+    assert noisy[1] > 3 * exact[1]
+    whole = fit_birch_murnaghan(points[:, 1], points[:, 2]).volume
+    changes = []
+    for k in range(len(points)):
+        rest = np.delete(points, k, axis=0)
+        changes.append(fit_birch_murnaghan(rest[:, 1], rest[:, 2]).volume / whole - 1)
+    assert noisy[0] == pytest.approx(100 * np.sqrt(np.mean(np.square(changes))))
+
+
+def test_baselines_of_errors_follow_from_the_labels_alone(finished) -> None:
+    _, opened, _, _ = finished
+    material = opened.shop.material("HfO2")
+    found = {(a.quantity, a.split): a for a in anchors(material)}
+    test = material.sets["test"]
+    forces = np.concatenate([frame.forces for frame in test])
+    assert found["forces", "test"].baseline == pytest.approx(1e3 * np.sqrt((forces**2).mean()))
+    outside = material.sets["ood:outside"]
+    elements, counts = outside.counts
+    shares = counts / outside.n_atoms[:, None]
+    energies = outside.energies / outside.n_atoms
+    solution = np.linalg.pinv(shares) @ energies
+    rest = np.sqrt(np.mean((energies - shares @ solution) ** 2))
+    assert len(elements) == 2
+    assert found["energy", "ood:outside"].baseline == pytest.approx(1e3 * rest, abs=1e-6)
+
+
+def entry(label: str, seed: int, error: float | None, failure: str = "") -> Entry:
+    metrics = [Metric(name="rdf_mae", value=error, unit="1")]
+    result = Result(indicator="rdf", model=label, split="id:a", metrics=metrics, failure=failure)
+    return Entry(label, "m", seed, results=[result])
+
+
+def test_failed_runs_score_zero_and_missing_ones_not_at_all() -> None:
+    fixed = [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]
+    assert scores(entry("a", 0, 0.25), fixed)[0].score == pytest.approx(0.75)
+    failed = scores(entry("a", 0, None, "close contact after 1 ps"), fixed)[0]
+    assert failed.score == 0
+    assert "close contact" in failed.note
+    assert scores(entry("a", 0, None), fixed)[0].score is None
+    assert scores(Entry("a", "m", 0), fixed) == []
+    broken = Entry("a", "m", 0, failures={"train": "diverged"})
+    assert scores(broken, fixed)[0].score == 0
+
+
+def test_ties_are_shown_as_ties() -> None:
+    fixed = [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]
+    errors = {"good": (0.10, 0.12, 0.11), "alike": (0.11, 0.13, 0.12), "bad": (0.6, 0.61, 0.62)}
+    found = standings(
+        [
+            s
+            for n, e in errors.items()
+            for k, v in enumerate(e)
+            for s in scores(entry(n, k, v), fixed)
+        ]
+    )
+    assert {s.label: s.rank for s in found} == {"good": 1, "alike": 1, "bad": 3}
+    one = standings([s for n, e in errors.items() for s in scores(entry(n, 0, e[0]), fixed)])
+    assert [s.rank for s in one] == [1, 2, 3]
+    assert one[0].total.low is None
+
+
+def test_intervals_over_seeds_are_students() -> None:
+    values = np.array([0.3, 0.5, 0.55])
+    low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
+    found = over_seeds(values)
+    assert (found.mean, found.low, found.high) == pytest.approx((values.mean(), low, high))
+    assert over_seeds([0.4]) == Estimate(0.4, None, None, 1)
+
+
+def test_correlations_equal_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(5, 9, 2))
+    samples[:, 3] = samples[:, 4]  # ties
+    for sample, value in zip(samples, pearson(samples), strict=True):
+        assert value == pytest.approx(stats.pearsonr(*sample.T).statistic)
+    for sample, value in zip(samples, pearson(rankdata_of(samples)), strict=True):
+        assert value == pytest.approx(stats.spearmanr(*sample.T).statistic)
+
+
+def test_made_up_campaigns_show_the_correlation_that_was_put_in() -> None:
+    found = synthetic(materials=("one",), seeds=2)
+    by_name = {(c.domain, c.quantity, c.of): c for c in found.correlations}
+    assert by_name["id", "V0", "id"].spearman[0] < -0.95
+    assert by_name["id", "V0", "id"].n == 10
+    low, high = by_name["id", "V0", "id"].pearson[1:]
+    assert -1 <= low < high < 0
+
+
+def test_pareto_front() -> None:
+    points = [(1.0, 5.0), (2.0, 3.0), (2.5, 3.5), (4.0, 1.0), (4.0, 2.0), (1.0, 5.0)]
+    assert pareto_front(points) == [True, True, False, True, False, True]
+
+
+def test_a_score_does_not_depend_on_who_takes_part() -> None:
+    few = synthetic(models=("bpnn", "schnet"), materials=("one",), seeds=2)
+    many = synthetic(materials=("one",), seeds=2)
+    for label in ("bpnn", "schnet"):
+        assert [s for s in few.scores if s.label == label] == [
+            s for s in many.scores if s.label == label
+        ]
+
+
+def test_digests_tell_structures_apart() -> None:
+    one, two = np.arange(6.0), np.arange(6.0).reshape(2, 3)
+    assert digest(one) != digest(two)
+    assert digest(one) == digest(one.copy())
+    assert digest(one, two) != digest(two, one)
+
+
+def test_recommendations_follow_the_needs() -> None:
+    found = synthetic(materials=("one",), seeds=2)
+    any_model = recommend(found, Needs(atoms=100, time=0.01, temperature=1200))
+    assert any_model[0].label == "bpnn"
+    assert any_model[0].rank == 1
+    strict = recommend(found, Needs(atoms=100, time=0.01, temperature=1200, conserve=True))
+    unfit = {c.label: c.reasons[0] for c in strict if c.rank is None}
+    assert "conserve no energy" in unfit["gemnet_dt"]
+    assert "conserve no energy" in unfit["scn"]
+    hot = recommend(found, Needs(atoms=100, time=0.01, temperature=1800))
+    schnet = next(c for c in hot if c.label == "schnet")
+    assert schnet.rank is None
+    assert "close contact" in schnet.reasons[0]
+    hotter = recommend(found, Needs(atoms=100, time=0.01, temperature=2500))
+    assert any("tested to 1800 K only" in reason for reason in hotter[0].reasons)
+    long = recommend(found, Needs(atoms=100_000, time=100, temperature=1200))
+    assert all(c.rank is None for c in long)
+    seconds = {c.label: c.seconds for c in any_model}
+    speeds = [e.value_of("speed", "energy_forces") for e in found.of("mace")]
+    assert seconds["mace"] == pytest.approx(1e-6 * np.mean(speeds) * 100 * 1e4)
+    with pytest.raises(DataError, match="there are one"):
+        recommend(found, Needs(100, 1, 300, material="two"))

@@ -1,0 +1,80 @@
+"""The report of a campaign: made-up results, so that every kind of content is there."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from siliforce.report.campaign import render_campaign
+from siliforce.report.campaign_verdict import verdicts
+from siliforce.report.radar import radar
+from tests.unit.report.synthetic import synthetic
+
+FEW = ("bpnn", "schnet", "gemnet_dt", "dpa1", "allegro")
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_campaign(synthetic(models=FEW, materials=("one",)))
+
+
+def test_the_page_is_complete_and_needs_no_network(page: str) -> None:
+    for section in ("ranking", "verdicts", "rdf", "adf", "V0", "B0", "pec", "survival"):
+        assert f'<section id="{section}">' in page
+    for title in ("Accuracy against time", "Learning curves", "Loss", "Normalisation"):
+        assert f"<h2>{title}</h2>" in page
+    assert "src=" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    for link in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{link}"' in page
+    body = page.partition("<body>")[2].partition("<script>")[0]
+    assert not re.search(r"\bnan\b", body)
+
+
+def test_its_tags_are_balanced(page: str) -> None:
+    stack: list[str] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag not in ("meta", "path", "br"):
+                stack.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            if tag != "path":
+                assert stack.pop() == tag
+
+    Parser().feed(page)
+    assert stack == []
+
+
+def test_failures_are_shown_as_failures(page: str) -> None:
+    assert '<td class="failed"' in page
+    assert "close contact after 1.200 ps" in page
+    assert "the loss diverged 3 times" in page
+
+
+def test_one_profile_for_each_model(page: str) -> None:
+    assert page.count('aria-label="Scores of') == len(FEW)
+
+
+def test_verdicts_say_what_was_found() -> None:
+    found = {v.label: v for v in verdicts(synthetic(models=FEW, materials=("one",)))}
+    assert "usable for NVT to 1800 K" in found["bpnn"].sentences[0]
+    assert found["bpnn"].grade == "good"
+    assert "1200 K" in found["schnet"].sentences[0]
+    assert "3 of 6 runs failed" in found["schnet"].sentences[0]
+    assert re.search(
+        r"volume [\d.]+ % too large out of distribution", found["allegro"].sentences[0]
+    )
+    assert any("Conserves no energy" in s for s in found["gemnet_dt"].sentences)
+    assert "the loss diverged" in " ".join(found["dpa1"].sentences)
+
+
+def test_a_radar_draws_corners_where_the_scores_are() -> None:
+    svg = radar(["a", "b", "c", "d"], {"ID": ({"a": 1.0, "b": 0.5, "c": 0.0, "d": 0.5}, 0)}, "t")
+    corners = re.search(r'class="line area s0" d="M([^"]+)Z"', svg)
+    assert corners is not None
+    points = [tuple(map(float, p.split())) for p in corners[1].split("L")]
+    assert points == [(140.0, 48.0), (186.0, 140.0), (140.0, 140.0), (94.0, 140.0)]
