@@ -29,7 +29,7 @@ from siliforce.training.build import build_potential
 from siliforce.training.normalise import Normalisation
 from siliforce.training.options import show_seconds
 from siliforce.training.session import CPU_EDGES
-from siliforce.training.settings import DEFAULT_EPOCHS
+from siliforce.training.settings import DEFAULT_EPOCHS, default_batch_size
 
 FILE = "plan.json"
 PHASES = {
@@ -182,7 +182,8 @@ def measure(material: Material, variant: Variant, device: torch.device) -> Rate:
         return Rate(_calculator_time(calculator, speed_structure(material)), 0.0)
     potential, frames = _untrained(material, variant).to(device), material.sets["train"]
     edges = np.cumsum(frames.edge_counts(potential.cutoff))
-    portion = np.arange(max(int(np.searchsorted(edges, CPU_EDGES)), 1))
+    wanted = (variant.train and variant.train.batch_size) or default_batch_size(len(frames))
+    portion = np.arange(max(min(int(np.searchsorted(edges, CPU_EDGES)), wanted), 1))
     batch = frames.batch(portion, potential.cutoff, potential.model.needs, potential.dtype)
     graph = batch.graph.to(device)
 

@@ -24,6 +24,9 @@ from siliforce.indicators.base import Result
 from siliforce.indicators.eos import SCALES, TOLERANCE, fit_birch_murnaghan
 
 MEV = 1e3
+MIN_SPARE = 3
+"""Frames beyond one per element, or the best constants leave nothing to be explained."""
+PEC = "pec_energy_rmse"
 MIN_POINTS = 6
 """Of an equation of state, so that its fit can do without one of them."""
 SHOWN = ("energy", "forces", "rdf", "adf", "V0", "B0", "pec", "pressure", "survival")
@@ -118,7 +121,7 @@ def _error_anchors(split: str, part: Dataset, energy: float, forces: float) -> I
     """Energies against the best constant per element, forces against none."""
     sizes, counts = part.n_atoms, part.counts[1]
     known = np.isfinite(part.energies)
-    if known.any():
+    if known.sum() >= counts.shape[1] + MIN_SPARE:
         per_atom = (part.energies / sizes)[known]
         shares = (counts / sizes[:, None])[known]
         answer = np.linalg.lstsq(shares, per_atom, rcond=None)[0]
@@ -179,7 +182,7 @@ def _volume_anchors(volume: EnergyVolume, margin: float | None) -> Iterator[Anch
     except DataError:
         return
     ends = 100 * np.abs(points[[0, -1], 1] / middle - 1)
-    why = "floor: change of the DFT fit when a point is left out; baseline: "
+    why = "floor: change of the DFT fit when a point is left out, or its stated noise; baseline: "
     yield Anchor(
         "V0", volume.split, "V0_error", "%", spread[0], float(ends.min()),
         f"{why}an end of the window of volumes",
@@ -206,9 +209,11 @@ def reference_noise(points: np.ndarray) -> tuple[float, float]:
 
 
 def _curve_anchor(curve: EnergyCurve) -> Anchor:
-    flat = float(np.sqrt(np.mean((curve.energy - curve.energy[-1]) ** 2)))
-    why = "floor: 0; baseline: a flat curve"
-    return Anchor("pec", f"ood:{curve.name}", "pec_energy_rmse", "eV", 0.0, flat, why)
+    bound = curve.energy <= 0
+    chosen, metric = (bound, f"{PEC}_attractive") if bound.any() else (~bound, PEC)
+    flat = float(np.sqrt(np.mean((curve.energy - curve.energy[-1])[chosen] ** 2)))
+    why = "floor: 0; baseline: a flat curve; where the DFT energy is not positive"
+    return Anchor("pec", f"ood:{curve.name}", metric, "eV", 0.0, flat, why)
 
 
 def scores(entry: Entry, fixed: Sequence[Anchor]) -> list[Score]:

@@ -186,6 +186,9 @@ def cluster_curves(found: Findings, material: str) -> list[Figure]:
     figures = []
     for split, members in by_split.items():
         first = members[0][1].curves
+        truth = np.array(first["reference"]) - first["reference"][-1]
+        reach = max(0.5 * float(np.abs(truth.min())), 1.0)
+        low = float(truth.min()) - 0.4 * reach
         lines = [("DFT", 9, first["x"], first["reference"])]
         for label, result in members:
             lines.append(
@@ -194,14 +197,14 @@ def cluster_curves(found: Findings, material: str) -> list[Figure]:
         series = []
         for label, style, x, energy in lines:
             values = np.array([np.nan if e is None else e for e in energy], dtype=float)
-            series.append(Series(label, x, values - values[-1], style, "both"))
-        truth = np.array(first["reference"]) - first["reference"][-1]
-        reach = 1.5 * max(float(np.abs(truth.min())), 1.0)
+            values = values - values[-1]
+            values[(values > reach) | (values < low)] = np.nan
+            series.append(Series(label, x, values, style, "both"))
         title = split.partition(":")[2]
         legend: list[Key] = [(s.name, s.style, "line") for s in series]
         svg = chart(
             series, f"{first['coordinate']} ({first['unit']})", "energy (eV)", title,
-            y_range=(float(truth.min()) - 0.3 * reach, reach),
+            y_range=(low, reach),
         )  # fmt: skip
         figures.append(Figure(f"{title}, {material}", svg, legend, "relative to the last point"))
     return figures

@@ -46,7 +46,9 @@ def _anchors() -> list[Anchor]:
     for split in ("id:crystal", "ood:vacancy"):
         found.append(Anchor("V0", split, "V0_error", "%", 0.05, 9.0, "synthetic"))
         found.append(Anchor("B0", split, "B0_error", "%", 0.4, 100.0, "synthetic"))
-    found.append(Anchor("pec", "ood:dimer", "pec_energy_rmse", "eV", 0.0, 3.0, "synthetic"))
+    found.append(
+        Anchor("pec", "ood:dimer", "pec_energy_rmse_attractive", "eV", 0.0, 3.0, "synthetic")
+    )
     return found
 
 
@@ -122,7 +124,7 @@ def _cluster(size: float) -> Result:
     truth = (1 - np.exp(-2 * (x - 1.7))) ** 2 - 1
     curves = {"x": x, "reference": truth, "energy": truth * (1 + 0.05 * size)}
     curves |= {"coordinate": "distance", "unit": "Å"}
-    return _result("pec", "ood:dimer", {"pec_energy_rmse": 0.2 * size}, curves=curves)
+    return _result("pec", "ood:dimer", {"pec_energy_rmse_attractive": 0.2 * size}, curves=curves)
 
 
 def _studies(label: str, material: str, seed: int, size: float) -> list[Entry]:
