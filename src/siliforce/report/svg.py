@@ -35,6 +35,7 @@ class Series:
         style: number of its colour.
         kind: how it is drawn.
         dashed: a line's second kind, such as training beside validation.
+        upper: with it the area between `y` and `upper` is filled, instead of a line.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Series:
     style: int = 0
     kind: Kind = "line"
     dashed: bool = False
+    upper: Sequence[float] | np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ def chart(
     height = width - LEFT - RIGHT + TOP + BOTTOM if square else max(ASPECT * width, 260)
     low, high = x_range or data_range([s.x for s in series], pad=0.02)
     x = Axis(low, high, LEFT, width - LEFT - RIGHT)
-    low, high = y_range or data_range([s.y for s in series], log_y, include=levels)
+    ordinates = [values for s in series for values in (s.y, s.upper) if values is not None]
+    low, high = y_range or data_range(ordinates, log_y, include=levels)
     y = Axis(low, high, height - BOTTOM, -(height - TOP - BOTTOM), log_y)
     parts = [_frame(x, y, height, x_label, y_label)]
     if diagonal:
@@ -271,6 +274,8 @@ def _labelled_ticks(axis: Axis) -> list[tuple[float, str]]:
 def _draw(series: Series, x: Axis, y: Axis) -> str:
     """A path of lines, of dots, or both; dots are segments of no length with round ends."""
     px, py = x.place(series.x), y.place(series.y)
+    if series.upper is not None:
+        return _band(series.style, px, py, y.place(series.upper))
     good = np.isfinite(px) & np.isfinite(py)
     name = escape(series.name)
     found = ""
@@ -288,6 +293,14 @@ def _draw(series: Series, x: Axis, y: Axis) -> str:
         big = " big" if series.kind == "both" or good.sum() < 60 else ""
         found += f'<path class="pts{big} s{series.style}" data-name="{name}" d="{dots}"/>'
     return found
+
+
+def _band(style: int, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """The area between two lines, without a name: tooltips belong to the lines."""
+    good = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
+    around = [*zip(x[good], low[good], strict=True), *zip(x[good][::-1], high[good][::-1])]
+    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in around)
+    return f'<path class="band s{style}" d="M{points}Z"/>' if points else ""
 
 
 def _segment(x1: Any, y1: Any, x2: Any, y2: Any, kind: str) -> str:
