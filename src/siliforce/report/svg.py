@@ -298,8 +298,8 @@ def _draw(series: Series, x: Axis, y: Axis) -> str:
 def _band(style: int, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
     """The area between two lines, without a name: tooltips belong to the lines."""
     good = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
-    around = [*zip(x[good], low[good], strict=True), *zip(x[good][::-1], high[good][::-1])]
-    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in around)
+    x, y = np.concatenate([x[good], x[good][::-1]]), np.concatenate([low[good], high[good][::-1]])
+    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
     return f'<path class="band s{style}" d="M{points}Z"/>' if points else ""
 
 
