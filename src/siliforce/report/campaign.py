@@ -69,7 +69,7 @@ def _material(found: Findings, name: str) -> dict[str, Any]:
 
 def _sections(found: Findings) -> list[tuple[str, str, list[Any]]]:
     """One per quantity that was measured: identifier, title, figures."""
-    sections = []
+    sections: list[tuple[str, str, list[Any]]] = []
     for quantity in SHOWN:
         shown = []
         for material in found.materials:
@@ -85,4 +85,7 @@ def _sections(found: Findings) -> list[tuple[str, str, list[Any]]]:
         shown = [figure for figure in shown if figure is not None]
         if shown:
             sections.append((quantity, figures.TITLES[quantity], shown))
+    vibrations = [f for m in found.materials for f in figures.vibration_curves(found, m)]
+    if vibrations:
+        sections.append(("vdos", "Vibrations", vibrations))
     return sections

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ from siliforce.benchmark.collect import Entry
 from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.ranking import Estimate, mean_scores, over_seeds
 from siliforce.benchmark.scores import SHOWN, domain
-from siliforce.indicators.base import Result
-from siliforce.indicators.survival import Lifetime, kaplan_meier
+from siliforce.indicators.survival import Lifetime, survival
+from siliforce.report import structure
 from siliforce.report.figures import Figure, Key, equation_of_state
 from siliforce.report.load import Run
 from siliforce.report.numbers import shown
 from siliforce.report.radar import radar
-from siliforce.report.svg import Row, Series, chart, dot_chart
+from siliforce.report.svg import Row, dot_chart
 
 STYLES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12)
 """Colours of models; 9 is the reference's."""
@@ -32,8 +33,6 @@ TITLES = {
     "pressure": "Pressure",
     "survival": "Survival",
 }
-MAX_CURVES = 4
-"""Starts whose distribution functions are drawn, of each material."""
 
 
 def style_of(found: Findings, label: str) -> int:
@@ -120,93 +119,57 @@ def _mean_error(
 
 
 def distribution_curves(found: Findings, indicator: str, material: str) -> list[Figure]:
-    """g(r) or angular distributions of the first seed over the reference, some starts of each."""
-    by_split: dict[str, list[tuple[str, Result]]] = {}
-    for entry in _first_seed(found, material):
-        for result in entry.of(indicator):
-            if result.curves.get("values"):
-                by_split.setdefault(result.split, []).append((entry.label, result))
+    """Distribution functions of the first seed over the reference, for one start of each domain."""
+    by_split = _by_split(found, indicator, material)
     figures = []
-    for split, members in _some_of_each(by_split):
-        truth = members[0][1].curves["reference"]
-        group = max(truth, key=lambda name: (len(set(name.split("-"))), max(truth[name])))
-        where = f"{material}, {split}" if len(found.materials) > 1 else split
-        figures.append(_distribution(found, indicator, where, group, members))
+    for name in DOMAINS:
+        split = next((s for s in by_split if domain(s) == name), None)
+        own = structure.distributions(by_split[split]) if split is not None else []
+        mixed = [figure for figure in own if len(set(figure.title.split("-"))) > 1] or own
+        figures += [replace(f, title=f"{f.title}, {_where(found, material, split)}") for f in mixed]
     return figures
 
 
-def _distribution(
-    found: Findings, indicator: str, where: str, group: str, members: list[tuple[str, Result]]
-) -> Figure:
-    curves = members[0][1].curves
-    x, truth = np.array(curves["x"]), np.array(curves["reference"][group])
-    errors = (curves.get("reference_errors") or {}).get(group)
-    band = None
-    if errors is not None:
-        wide = 1.96 * np.array(errors)
-        band = (x, truth - wide, truth + wide)
-    series = [
-        Series(label, r.curves["x"], r.curves["values"][group], style_of(found, label))
-        for label, r in members
-        if group in r.curves["values"]
+def vibration_curves(found: Findings, material: str) -> list[Figure]:
+    """Vibrational densities of states of the first seed."""
+    return [
+        replace(figure, title=f"{figure.title}, {_where(found, material, split)}")
+        for split, members in _by_split(found, "vdos", material).items()
+        for figure in structure.vibrations(members)
     ]
-    series.append(Series("reference", x, truth, 9, dashed=True))
-    legend: list[Key] = [(s.name, s.style, "dash" if s.dashed else "line") for s in series]
-    label = "r (Å)" if indicator == "rdf" else "angle (degree)"
-    title = f"{group}, {where}"
-    svg = chart(series, label, "g" if indicator == "rdf" else "weight", title, band=band)
-    return Figure(title, svg, legend, "shaded: noise of the reference" if band else "")
 
 
-def _some_of_each(by_split: dict[str, list]) -> list[tuple[str, list]]:
-    """Half of `MAX_CURVES` inside and half outside the training distribution."""
-    inside = [item for item in by_split.items() if domain(item[0]) == "id"]
-    outside = [item for item in by_split.items() if domain(item[0]) == "ood"]
-    return inside[: MAX_CURVES // 2] + outside[: MAX_CURVES // 2]
+def cluster_curves(found: Findings, material: str) -> list[Figure]:
+    """Energy along each coordinate; the first seed of all models."""
+    return [
+        replace(figure, title=f"{figure.title}, {material}")
+        for members in _by_split(found, "pec", material).values()
+        if (figure := structure.energy_curves(members))
+    ]
+
+
+def _where(found: Findings, material: str, split: str | None) -> str:
+    return f"{material}, {split}" if len(found.materials) > 1 else str(split)
+
+
+def _by_split(found: Findings, indicator: str, material: str) -> dict[str, list[structure.Shown]]:
+    """Results of the first seed of all models, per structure; those without curves left out."""
+    by_split: dict[str, list[structure.Shown]] = {}
+    for entry in _first_seed(found, material):
+        for result in entry.of(indicator):
+            if result.curves and not result.provenance.get("replica"):
+                one = structure.Shown(entry.label, result, style_of(found, entry.label))
+                by_split.setdefault(result.split, []).append(one)
+    return by_split
 
 
 def volume_curves(found: Findings, material: str) -> list[Figure]:
     """E(V) of the first seed of all models, per structure."""
-    by_split: dict[str, list[tuple[Run, Result]]] = {}
-    for entry in _first_seed(found, material):
-        run = Run(Path(entry.label), name=entry.label, style=style_of(found, entry.label))
-        for result in entry.of("eos"):
-            by_split.setdefault(result.split, []).append((run, result))
-    prefix = f"{material}, " if len(found.materials) > 1 else ""
-    return [equation_of_state(prefix + split, members) for split, members in by_split.items()]
-
-
-def cluster_curves(found: Findings, material: str) -> list[Figure]:
-    """Energy along each coordinate, relative to the last point; the first seed of all models."""
-    by_split: dict[str, list[tuple[str, Result]]] = {}
-    for entry in _first_seed(found, material):
-        for result in entry.of("pec"):
-            if result.curves:
-                by_split.setdefault(result.split, []).append((entry.label, result))
     figures = []
-    for split, members in by_split.items():
-        first = members[0][1].curves
-        truth = np.array(first["reference"]) - first["reference"][-1]
-        reach = max(0.5 * float(np.abs(truth.min())), 1.0)
-        low = float(truth.min()) - 0.4 * reach
-        lines = [("DFT", 9, first["x"], first["reference"])]
-        for label, result in members:
-            lines.append(
-                (label, style_of(found, label), result.curves["x"], result.curves["energy"])
-            )
-        series = []
-        for label, style, x, energy in lines:
-            values = np.array([np.nan if e is None else e for e in energy], dtype=float)
-            values = values - values[-1]
-            values[(values > reach) | (values < low)] = np.nan
-            series.append(Series(label, x, values, style, "both"))
-        title = split.partition(":")[2]
-        legend: list[Key] = [(s.name, s.style, "line") for s in series]
-        svg = chart(
-            series, f"{first['coordinate']} ({first['unit']})", "energy (eV)", title,
-            y_range=(low, reach),
-        )  # fmt: skip
-        figures.append(Figure(f"{title}, {material}", svg, legend, "relative to the last point"))
+    for split, members in _by_split(found, "eos", material).items():
+        runs = [Run(Path(one.name), name=one.name, style=one.style) for one in members]
+        pairs = list(zip(runs, [one.result for one in members], strict=True))
+        figures.append(equation_of_state(_where(found, material, split), pairs))
     return figures
 
 
@@ -219,10 +182,10 @@ def _first_seed(found: Findings, material: str) -> list[Entry]:
 
 
 def survival_curves(found: Findings, material: str) -> list[Figure]:
-    """Kaplan-Meier: share of the runs that still go on, by time; ID and OOD apart."""
+    """Kaplan-Meier curves over all starts, replicas and seeds; ID and OOD apart."""
     figures = []
     for name, (title, _) in DOMAINS.items():
-        series = []
+        shown_models = []
         for label in found.labels:
             lives = [
                 Lifetime(time, result.failure)
@@ -231,12 +194,9 @@ def survival_curves(found: Findings, material: str) -> list[Figure]:
                 if domain(result.split) == name and (time := result.value("survived")) is not None
             ]
             if lives:
-                curve = kaplan_meier(lives)
-                x, y = np.repeat(curve.time, 2)[1:], np.repeat(curve.survived, 2)[:-1]
-                series.append(Series(label, x, y, style_of(found, label)))
-        if series:
-            heading = f"Survival, {title}, {material}"
-            legend: list[Key] = [(s.name, s.style, "line") for s in series]
-            svg = chart(series, "time (ps)", "share of runs", heading, y_range=(0, 1.04))
-            figures.append(Figure(heading, svg, legend))
+                pooled = survival(label, lives)
+                shown_models.append(structure.Shown(label, pooled, style_of(found, label)))
+        if shown_models:
+            figure = structure.survival(shown_models)
+            figures.append(replace(figure, title=f"{title}, {material}"))
     return figures

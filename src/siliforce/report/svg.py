@@ -37,6 +37,7 @@ class Series:
         style: number of its colour.
         kind: how it is drawn.
         dashed: a line's second kind, such as training beside validation.
+        upper: with it the area between `y` and `upper` is filled, instead of a line.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Series:
     style: int = 0
     kind: Kind = "line"
     dashed: bool = False
+    upper: Sequence[float] | np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,6 @@ def chart(
     title: str,
     log_y: bool = False,
     log_x: bool = False,
-    band: tuple[Any, Any, Any] | None = None,
     square: bool = False,
     diagonal: bool = False,
     x_range: tuple[float, float] | None = None,
@@ -153,7 +154,6 @@ def chart(
         x_label, y_label: with their units.
         title: what it shows, for screen readers.
         log_y, log_x: logarithmic.
-        band: x, lower and upper edge of a shaded area behind everything.
         square, diagonal: for parity plots.
         x_range, y_range: instead of the data's own.
         levels: horizontal reference lines.
@@ -164,11 +164,10 @@ def chart(
     height = width - LEFT - RIGHT + TOP + BOTTOM if square else max(ASPECT * width, 260)
     low, high = x_range or data_range([s.x for s in series], log_x, pad=0.02)
     x = Axis(low, high, LEFT, width - LEFT - RIGHT, log_x)
-    low, high = y_range or data_range([s.y for s in series], log_y, include=levels)
+    ordinates = [values for s in series for values in (s.y, s.upper) if values is not None]
+    low, high = y_range or data_range(ordinates, log_y, include=levels)
     y = Axis(low, high, height - BOTTOM, -(height - TOP - BOTTOM), log_y)
     parts = [_frame(x, y, height, x_label, y_label)]
-    if band is not None:
-        parts.append(_area(*(axis.place(v) for axis, v in zip((x, y, y), band, strict=True))))
     if diagonal:
         parts.append(segment(x.place(low), y.place(low), x.place(high), y.place(high), "guide"))
     for level in levels:
@@ -281,15 +280,11 @@ def labelled_ticks(axis: Axis) -> list[tuple[float, str]]:
     return list(zip(ticks, tick_labels(ticks), strict=True))
 
 
-def _area(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
-    corners = [*zip(x, low, strict=True), *zip(x[::-1], high[::-1], strict=True)]
-    steps = "L".join(f"{a:.1f} {b:.1f}" for a, b in corners if np.isfinite([a, b]).all())
-    return f'<path class="band" d="M{steps}Z"/>' if steps else ""
-
-
 def _draw(series: Series, x: Axis, y: Axis) -> str:
     """A path of lines, of dots, or both; dots are segments of no length with round ends."""
     px, py = x.place(series.x), y.place(series.y)
+    if series.upper is not None:
+        return _band(series.style, px, py, y.place(series.upper))
     good = np.isfinite(px) & np.isfinite(py)
     name = escape(series.name)
     found = ""
@@ -307,6 +302,14 @@ def _draw(series: Series, x: Axis, y: Axis) -> str:
         big = " big" if series.kind == "both" or good.sum() < 60 else ""
         found += f'<path class="pts{big} s{series.style}" data-name="{name}" d="{dots}"/>'
     return found
+
+
+def _band(style: int, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """The area between two lines, without a name: tooltips belong to the lines."""
+    good = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
+    x, y = np.concatenate([x[good], x[good][::-1]]), np.concatenate([low[good], high[good][::-1]])
+    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
+    return f'<path class="band s{style}" d="M{points}Z"/>' if points else ""
 
 
 def segment(x1: Any, y1: Any, x2: Any, y2: Any, kind: str) -> str:
