@@ -78,7 +78,7 @@ def run_batch(
         DataError: unknown elements, or a start that cannot be evaluated or whose atoms are
             closer than 0.5 Å.
     """
-    configs = _configs(config, len(starts))
+    configs = run_configs(config, len(starts))
     names = list(names) if names is not None else [f"run-{k}" for k in range(len(starts))]
     if len(names) != len(starts) or len(set(names)) != len(names):
         raise ConfigError(f"{len(names)} names for {len(starts)} runs; each needs one of its own")
@@ -143,8 +143,12 @@ def _one_by_one(
     return runs
 
 
-def _configs(config: MDConfig | Sequence[MDConfig] | None, count: int) -> list[MDConfig]:
-    """One for each run."""
+def run_configs(config: MDConfig | Sequence[MDConfig] | None, count: int) -> list[MDConfig]:
+    """One for each run: as given, or the same with the seeds `seed`, `seed + 1`, ...
+
+    Raises:
+        ConfigError: none, or settings that runs of one batch must share differ.
+    """
     if count == 0:
         raise ConfigError("no structure to start from")
     if config is None or isinstance(config, MDConfig):
