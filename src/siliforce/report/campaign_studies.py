@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
-from siliforce.benchmark.collect import Entry
 from siliforce.benchmark.findings import Findings
-from siliforce.benchmark.ranking import Estimate, over_seeds, pareto_front
+from siliforce.benchmark.ranking import pareto_front
+from siliforce.benchmark.studies import ef, points_of, widths
 from siliforce.report.campaign_figures import STYLES, style_of
 from siliforce.report.figures import Figure, Key
 from siliforce.report.svg import Kind, Row, Series, chart, dot_chart
 
-Reading = Callable[[Entry], float | None]
-
-
-def ef(split: str) -> Reading:
-    """EF on `train`, on `test`, or mean over all OOD sets."""
-
-    def read(entry: Entry) -> float | None:
-        values = [
-            v
-            for r in entry.of("errors")
-            if (r.split == split or (split == "ood" and r.split.startswith("ood")))
-            and (v := r.value("ef")) is not None
-        ]
-        return float(np.mean(values)) if values else None
-
-    return read
-
-
-def points_of(
-    found: Findings, label: str, material: str, study: str, reading: Reading
-) -> dict[str, Estimate]:
-    """Reading of one model by the value that a study varies, over seeds."""
-    values: dict[str, list[float]] = {}
-    for entry in found.entries:
-        if (entry.label, entry.material, entry.study) == (label, material, study):
-            value = reading(entry)
-            if value is not None:
-                values.setdefault(entry.value, []).append(value)
-    return {key: over_seeds(found) for key, found in values.items()}
-
 
 def pareto(found: Findings, material: str) -> Figure | None:
-    """EF against time, one point per width; the front is marked."""
-    points: list[tuple[str, str, float, float]] = []
-    for label in found.labels:
-        times = points_of(found, label, material, "width", _speed)
-        errors = points_of(found, label, material, "width", ef("test"))
-        if not times:
-            mine = found.of(label, material)
-            times = {"1": over_seeds(t)} if (t := _all(mine, _speed)) else {}
-            errors = {"1": over_seeds(e)} if (e := _all(mine, ef("test"))) else {}
-        points += [(label, w, times[w].mean, errors[w].mean) for w in times if w in errors]
+    """EF against time, one point per width; the front is named."""
+    points = widths(found, material)
     if not points:
         return None
     front = pareto_front([(x, y) for _, _, x, y in points])
@@ -71,14 +31,6 @@ def pareto(found: Findings, material: str) -> Figure | None:
     )
     legend: list[Key] = [(s.name, s.style, "dot") for s in series]
     return Figure(title, svg, legend, f"on the Pareto front: {names}")
-
-
-def _speed(entry: Entry) -> float | None:
-    return entry.value_of("speed", "energy_forces")
-
-
-def _all(entries: Sequence[Entry], reading: Reading) -> list[float]:
-    return [v for e in entries if (v := reading(e)) is not None]
 
 
 def learning(found: Findings, material: str) -> list[Figure]:

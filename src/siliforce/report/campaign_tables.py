@@ -12,8 +12,8 @@ from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.plan import PHASES
 from siliforce.benchmark.ranking import Correlation, Estimate, mean_scores, over_seeds
 from siliforce.benchmark.scores import SHOWN
+from siliforce.benchmark.studies import ef
 from siliforce.report.campaign_figures import DOMAINS, style_of
-from siliforce.report.campaign_studies import ef
 from siliforce.report.numbers import interval, shown
 from siliforce.report.tables import Cell, Table
 

@@ -125,7 +125,7 @@ def killed_one() -> Campaign:
     return miniature(
         models=[{"name": "schnet", "preset": "tiny", "cutoff": 4.0}],
         studies={},
-        train={"epochs": 60, "batch_size": 2, "checkpoint_every": 0.2},
+        train={"epochs": 40, "batch_size": 2, "checkpoint_every": 0.1},
         indicators=["errors"],
     )
 
@@ -136,7 +136,7 @@ def test_a_kill_in_the_middle_of_a_training_costs_nothing(tmp_path: Path) -> Non
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         log = next(iter(tmp_path.glob("runs/*/metrics.jsonl")), None)
-        if log is not None and len(log.read_text().splitlines()) >= 3:
+        if log is not None and len(log.read_text().splitlines()) >= 2:
             break
         assert process.poll() is None
         time.sleep(0.02)
@@ -144,7 +144,7 @@ def test_a_kill_in_the_middle_of_a_training_costs_nothing(tmp_path: Path) -> Non
     process.wait()
     assert not (tmp_path / "done").exists()
     before = [row["epoch"] for row in read_metrics(log.parent)]
-    assert 3 <= len(before) < 60
+    assert 2 <= len(before) < 40
     opened, _ = run_campaign(killed_one(), tmp_path)
     assert not opened.missing
     epochs = [row["epoch"] for row in read_metrics(log.parent)]
@@ -152,7 +152,7 @@ def test_a_kill_in_the_middle_of_a_training_costs_nothing(tmp_path: Path) -> Non
     # It went on: the second process said what it does after the first had started, not anew.
     keys = [job.key for job in opened.jobs if job.payload.kind == "train"]
     facts = load_finished(opened.shop.folder, keys[0]).facts
-    assert facts["epochs"] == 60
+    assert facts["epochs"] == 40
     times = [row["time_s"] for row in read_metrics(log.parent)]
     assert times == sorted(times)
 
@@ -316,7 +316,7 @@ def test_simulations_are_scored_against_a_reference(tmp_path: Path) -> None:
     assert found.entries[0].failures == {}
     by_quantity = {s.quantity: s for s in found.scores}
     assert by_quantity["forces"].score == pytest.approx(1.0)
-    assert by_quantity["energy"].score == pytest.approx(1.0)
+    assert found.entries[0].value_of("errors", "energy_rmse", "test") == pytest.approx(0, abs=1e-6)
     assert 0.5 < by_quantity["rdf"].score < 1
     assert 0.2 < by_quantity["adf"].score < 1
     assert {s.domain for s in found.scores} == {"id"}

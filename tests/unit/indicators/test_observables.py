@@ -20,8 +20,8 @@ from siliforce.indicators.pressure import pressure
 from siliforce.indicators.speed import speed_of_set
 from siliforce.indicators.survival import Lifetime, kaplan_meier, survival
 from siliforce.indicators.vdos import density_of_states, vdos
-from siliforce.simulation.calculator import SiliforceCalculator
 from siliforce.simulation.batched import run_md
+from siliforce.simulation.calculator import SiliforceCalculator
 from siliforce.simulation.md import MDConfig
 from siliforce.units import EV_PER_A3_IN_GPA
 from tests.toys import DirectMorse, toy_potential
