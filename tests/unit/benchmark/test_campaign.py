@@ -12,23 +12,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from ase.io import write
 
 from siliforce.benchmark import campaign as module
 from siliforce.benchmark.batches import halving
 from siliforce.benchmark.campaign import open_campaign, plan_campaign, run_campaign
-from siliforce.benchmark.config import Campaign
+from siliforce.benchmark.config import Campaign, load_campaign
 from siliforce.benchmark.findings import findings
+from siliforce.benchmark.graph import variants
 from siliforce.benchmark.plan import steps
 from siliforce.benchmark.tasks import Workshop, load_finished
+from siliforce.data.catalog import entries
 from siliforce.data.lock import locked
 from siliforce.data.reference import Reference, Start
 from siliforce.errors import ConfigError, DataError
 from siliforce.jobs import Job, Progress, work
 from siliforce.training.runlog import read_metrics
 from siliforce.workers import Cluster
-from tests.unit.benchmark.conftest import miniature
+from tests.unit.benchmark.conftest import MINIATURE, miniature
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -326,3 +329,24 @@ def test_a_plan_starts_nothing(tmp_path: Path) -> None:
     plan = plan_campaign(miniature(), tmp_path)
     assert "finished 0 of" in plan.text()
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(MINIATURE.parent.glob("samd23*.yaml")), ids=lambda p: p.stem
+)
+def test_the_packaged_campaigns_name_what_exists(path: Path) -> None:
+    campaign = load_campaign(path)
+    assert len(campaign.models) == 10
+    assert campaign.seeds == [0, 1, 2]
+    known = entries()
+    for material in campaign.materials.values():
+        assert material.source in known
+        assert (material.reference or "samd23-reference").split("/")[0] in known
+        for structure in material.structures.values():
+            assert Path(structure.file).is_file()
+    found = variants(campaign, torch.device("cpu"), 100)
+    baselines = [v for v in found if v.study == "baseline"]
+    assert len(baselines) == 30
+    studied = {v.study for v in found} - {"baseline"}
+    everything = {"width", "fraction", "loss", "normalisation"}
+    assert studied == (everything if campaign.studies.widths else set())
