@@ -44,6 +44,9 @@ class AdaptConfig(Options):
     folds: int | None = Field(
         None, ge=2, description="one part in so many is held out; None: 5, or as many as frames"
     )
+    test: float = Field(
+        0.0, ge=0, lt=1, description="part of the target's frames kept for a test, at least one"
+    )
 
 
 class Adapted:

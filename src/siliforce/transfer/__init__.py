@@ -1,0 +1,1 @@
+"""Does transfer pay: adapted potentials beside their controls, learning curves, families."""
