@@ -1,0 +1,1 @@
+"""What transfer saves: the paper's demonstration, learning curves, cost of a family."""
