@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
@@ -23,7 +22,7 @@ from siliforce.graph import Graph
 from siliforce.models import Model, get_model
 from siliforce.nn.repulsion import ZBL
 from siliforce.nn.species_table import SpeciesTable
-from siliforce.species import Species
+from siliforce.species import Species, neighbor_in_table
 
 FORMAT_VERSION = 1
 BEST = "best.safetensors"
@@ -235,8 +234,8 @@ class Potential(nn.Module):
 
         Args:
             numbers: atomic numbers; those already known are passed over.
-            sources: known element whose parameters a new one starts from; by default the one of
-                nearest covalent radius.
+            sources: known element whose parameters a new one starts from; by default its
+                neighbour in the periodic table (`siliforce.species.neighbor_in_table`).
             atomic_energies: E0 of new elements, eV; by default the source's.
 
         Raises:
@@ -247,8 +246,7 @@ class Potential(nn.Module):
         new = species.numbers[len(known) :]
         rows = []
         for z in new:
-            nearest = min(known, key=lambda k: abs(covalent_radii[k] - covalent_radii[z]))
-            source = (sources or {}).get(z, nearest)
+            source = (sources or {}).get(z, neighbor_in_table(z, known))
             if source not in known:
                 raise ConfigError(
                     f"element {source} cannot be a source: the potential knows {known}"

@@ -171,6 +171,17 @@ class BPNN(Model):
         for block, sum1, sum2 in zip(blocks, first, second, strict=True):
             block.fit(count, sum1, sum2, self.config.whitening_floor)
 
+    def fit_new_constants(self, graphs: Iterable[Graph]) -> None:
+        """Fit the whitening of the columns that new elements brought."""
+        self.fit_constants(graphs)
+
+    def part_of(self, name: str) -> str:
+        """The first layer is `input`, whatever elements its columns belong to."""
+        if name.startswith(("blocks.", "first_bias.")):
+            return "input"
+        last = f"layers.{len(self.layers) - 1}."
+        return "readout" if name.startswith(last) else super().part_of(name)
+
     def extend_species(self, sources: Sequence[int]) -> None:
         """Learn new species; what they add to the descriptors starts with zero weight."""
         super().extend_species(sources)
