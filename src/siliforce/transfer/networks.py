@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-GAIN = 1e-7
+GAIN = 1e-4
 """A network has converged when `PATIENCE` steps together lower its loss by less than this part."""
 PATIENCE = 10
 DAMPING = 1e-3
@@ -85,10 +85,12 @@ class Fit:
 
     Attributes:
         parameters: (n, n_parameters).
+        loss: with the weight decay, (n,).
         converged: whether no step improved any more before the limit, (n,).
     """
 
     parameters: Tensor
+    loss: Tensor
     converged: Tensor
 
 
@@ -96,33 +98,31 @@ def fit(
     start: Tensor,
     x: Tensor,
     y: Tensor,
-    weight: Tensor,
     decay: Tensor,
     sizes: Sequence[int],
-    max_steps: int = 300,
+    max_steps: int = 500,
 ) -> Fit:
-    """Least squares with weight decay towards the start's shape at zero.
+    """Least squares with weight decay.
 
-    Minimises `Σ_s w_s (f(x_s) - y_s)² / Σ_s w_s + decay |θ|²` for each network on its own.
+    Minimises `mean (f(x) - y)² + decay |θ|²` for each network on its own.
 
     Args:
         start: (n, n_parameters).
         x: (n, n_samples, sizes[0]).
         y: (n, n_samples).
-        weight: of the samples; zero leaves one out, (n, n_samples).
         decay: (n,).
         sizes: widths, input and output included.
     """
     best = start.clone()
-    weight = weight / weight.sum(1, keepdim=True)
+    samples = x, y, decay
     converged = torch.zeros(len(start), dtype=torch.bool)
     active = torch.arange(len(start))
     theta, damping = start.clone(), start.new_full((len(start),), DAMPING)
-    loss = _loss(theta, x, y, weight, decay, sizes)
+    loss = _loss(theta, x, y, decay, sizes)
     marker = loss.clone()
     for step in range(1, max_steps + 1):
-        trial = theta + _step(theta, x, y, weight, decay, damping, sizes)
-        trial_loss = _loss(trial, x, y, weight, decay, sizes)
+        trial = theta + _step(theta, x, y, decay, damping, sizes)
+        trial_loss = _loss(trial, x, y, decay, sizes)
         better = trial_loss < loss
         theta = torch.where(better[:, None], trial, theta)
         loss = torch.where(better, trial_loss, loss)
@@ -134,16 +134,15 @@ def fit(
                 break
             keep = ~done
             active, theta, damping, loss = active[keep], theta[keep], damping[keep], loss[keep]
-            x, y, weight, decay = x[keep], y[keep], weight[keep], decay[keep]
+            x, y, decay = x[keep], y[keep], decay[keep]
             marker = loss.clone()
-    best[active] = theta if len(theta) == len(active) else best[active]
-    return Fit(best, converged)
+    else:
+        best[active] = theta
+    return Fit(best, _loss(best, *samples, sizes), converged)
 
 
-def _loss(
-    theta: Tensor, x: Tensor, y: Tensor, weight: Tensor, decay: Tensor, sizes: Sequence[int]
-) -> Tensor:
-    error = (weight * (predict(theta, x, sizes) - y).square()).sum(1)
+def _loss(theta: Tensor, x: Tensor, y: Tensor, decay: Tensor, sizes: Sequence[int]) -> Tensor:
+    error = (predict(theta, x, sizes) - y).square().mean(1)
     return error + decay * theta.square().sum(1)
 
 
@@ -151,18 +150,15 @@ def _step(
     theta: Tensor,
     x: Tensor,
     y: Tensor,
-    weight: Tensor,
     decay: Tensor,
     damping: Tensor,
     sizes: Sequence[int],
 ) -> Tensor:
     """The damped Gauss-Newton step, (n, n_parameters)."""
     answer, slopes = jacobian(theta, x, sizes)
-    root = weight.sqrt()
-    slopes = slopes * root[..., None]
-    residual = (answer - y) * root
-    matrix = slopes.mT @ slopes
-    gradient = (slopes.mT @ residual[..., None]).squeeze(2) + decay[:, None] * theta
+    matrix = slopes.mT @ slopes / x.shape[1]
+    gradient = (slopes.mT @ (answer - y)[..., None]).squeeze(2) / x.shape[1]
+    gradient = gradient + decay[:, None] * theta
     scale = damping * matrix.diagonal(dim1=1, dim2=2).mean(1) + decay + SINGULAR
     matrix.diagonal(dim1=1, dim2=2).add_(scale[:, None])
     factor, info = torch.linalg.cholesky_ex(matrix)
