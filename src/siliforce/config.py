@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field
 
 from siliforce.errors import ConfigError
+from siliforce.training.adapted import AdaptConfig
 from siliforce.training.build import ModelChoice
 from siliforce.training.inputs import DataConfig
 from siliforce.training.options import Options, did_you_mean, merged, parse
@@ -26,6 +27,7 @@ class RunConfig(Options):
     data: DataConfig | None = None
     model: ModelChoice = ModelChoice()
     train: TrainConfig = TrainConfig()
+    adapt: AdaptConfig = AdaptConfig()
     benchmark: list[str] = Field(default_factory=list)
 
 
