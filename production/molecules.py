@@ -1,7 +1,7 @@
 """Extend the embedded set `h2o-h2s`: frame k of a molecule depends on k alone.
 
-    python production/molecules.py LABELS --until 1000    label what is missing up to frame 999
-    python production/molecules.py LABELS --gather        put what LABELS holds into the set
+    python production/molecules.py LABELS --until h2o 1000    label what is missing up to frame 999
+    python production/molecules.py LABELS --gather            put what LABELS holds into the set
 
 LABELS is a file of JSON lines; stop at any moment, the same command goes on. Labelling needs a
 Python with PySCF, ASE and siliforce's own requirements.
@@ -60,19 +60,16 @@ def load_labels(path: Path) -> dict[tuple[str, int], Labels]:
     return found
 
 
-def label(path: Path, until: int) -> None:
+def label(path: Path, name: str, until: int) -> None:
     """Label every frame below `until` that is neither in the set nor in the file."""
-    known, engine = load_labels(path), PySCFMolecule()
-    old = {name: stored(name) for name in MOLECULES}
+    known, old, engine = load_labels(path), stored(name), PySCFMolecule()
     for index in range(until):
-        for name in MOLECULES:
-            if index in old[name] or (name, index) in known:
-                continue
-            answer = engine.compute(geometry(name, index))
-            entry = {"molecule": name, "index": index, **answer}
-            entry["version"] = package_version("pyscf")
-            with path.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+        if index in old or (name, index) in known:
+            continue
+        answer = engine.compute(geometry(name, index))
+        entry = {"molecule": name, "index": index, **answer, "version": package_version("pyscf")}
+        with path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
 
 
 def gather(path: Path) -> None:
@@ -97,10 +94,11 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("labels", type=Path)
-    parser.add_argument("--until", type=int, default=0)
+    parser.add_argument("--until", nargs=2, metavar=("MOLECULE", "N"))
     parser.add_argument("--gather", action="store_true")
     arguments = parser.parse_args()
-    label(arguments.labels, arguments.until)
+    if arguments.until:
+        label(arguments.labels, arguments.until[0], int(arguments.until[1]))
     if arguments.gather:
         gather(arguments.labels)
 

@@ -123,7 +123,7 @@ class TransferBPNN(Model):
             for n_in, n_out in pairwise([n, *config.hidden])
         )
         with torch.no_grad():
-            first = self.layers[0].weight.weight
+            first = self._linear()[0].weight.weight
             first.mul_(math.sqrt(n / n_host))
             first[:, n_host:] = 0.0
         self.activation = ACTIVATIONS[config.activation]
@@ -137,6 +137,9 @@ class TransferBPNN(Model):
         """Symmetry functions, whatever elements are added."""
         channels = self.config.elements == "channels"
         return self._n_columns(self.config.hosts + 1 if channels else 1)
+
+    def _linear(self) -> list[SpeciesLinear]:
+        return [layer for layer in self.layers if isinstance(layer, SpeciesLinear)]
 
     def _n_columns(self, n_channels: int) -> int:
         if self.config.elements == "weighted":
@@ -231,7 +234,7 @@ class TransferBPNN(Model):
         """Learn new species; the first ones to come make the host's channel that of all later."""
         if self.n_species == self.config.hosts and self.config.elements == "channels":
             twins, n = self._twins(sources[0]), self._n_columns(self.config.hosts)
-            first = self.layers[0].weight.weight
+            first = self._linear()[0].weight.weight
             through = self.rotation.weight[:, :n, :n] @ first[:, :n]
             first[:, n:] = through[:, twins]
             self.deviation.weight[:, n:] = self.deviation.weight[:, twins]
@@ -248,7 +251,7 @@ class TransferBPNN(Model):
         index = list(networks)
         keep = [index.index(k) for k in range(max(index) + 1)]
         tables = [self.mean, self.deviation, self.rotation, self.fitted, self.readout]
-        tables += [t for layer in self.layers for t in (layer.weight, layer.bias)]
+        tables += [t for layer in self._linear() for t in (layer.weight, layer.bias)]
         for table in tables:
             table.select(keep)
         self.networks = torch.tensor(index, device=self.networks.device)
