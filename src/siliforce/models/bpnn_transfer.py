@@ -26,7 +26,8 @@ source, and a fixed rotation to principal components (`whitening_floor`, as in B
 L1 and L2; both are linear, so L1 and L2 represent the same functions without them, and are learned
 faster. The paper names neither its symmetry functions nor its activation.
 
-Several species may share a network (`share`): so that sources are trained jointly.
+Sources are trained jointly after `split`: a species then has a row for each source, with an L1 and
+an output bias of its own, and the rows of one element share its network.
 """
 
 from __future__ import annotations
@@ -242,16 +243,32 @@ class TransferBPNN(Model):
         super().extend_species(sources)
         self.networks = torch.arange(self.n_species, device=self.networks.device)
 
-    def share(self, networks: Sequence[int]) -> None:
-        """Several species per network; constants, L2 to L5 and the output weights are then one.
+    def split(self, rows: Sequence[int]) -> None:
+        """Give several sources an L1 and an output bias each; L2 to L5 and the output are shared.
 
         Args:
-            networks: the network of each species, each of 0 ... n at least once.
+            rows: the species that each new row is a copy of; its network stays that species'.
         """
-        index = list(networks)
-        keep = [index.index(k) for k in range(max(index) + 1)]
-        tables = [self.mean, self.deviation, self.rotation, self.fitted, self.readout]
-        tables += [t for layer in self._linear() for t in (layer.weight, layer.bias)]
-        for table in tables:
-            table.select(keep)
-        self.networks = torch.tensor(index, device=self.networks.device)
+        for table in self._own():
+            table.select(rows)
+        self.networks = self.networks[list(rows)]
+        self.n_species = len(rows)
+
+    @torch.no_grad()
+    def merge(self, members: Sequence[Sequence[int]]) -> None:
+        """Undo `split`: each species gets the mean of the L1 and the bias of some rows.
+
+        Args:
+            members: rows of each species.
+        """
+        for table in self._own():
+            means = torch.stack([table.weight[list(rows)].mean(0) for rows in members])
+            table.select(range(len(members)))
+            table.weight.copy_(means)
+        self.n_species = len(members)
+        self.networks = torch.arange(self.n_species, device=self.networks.device)
+
+    def _own(self) -> list[SpeciesTable]:
+        """What a source has for itself."""
+        own = [self.slope, self.offset, self.readout_bias]
+        return [*own, self.element_weight] if self.config.elements == "weighted" else own
