@@ -197,7 +197,8 @@ class Potential(nn.Module):
         The last is everything for gradient models, the repulsion alone for direct ones.
         """
         n_atoms, species = graph.n_atoms, graph.species
-        extended = graph.with_isolated_atoms(len(self.species)) if self.pin_isolated else graph
+        pinned = self.pin_isolated
+        extended = graph.with_isolated_atoms(self.model.n_species) if pinned else graph
         raw = self.model(extended)
         energy = raw.atom_energy.double()
         if self.pin_isolated:

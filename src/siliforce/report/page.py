@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,12 @@ def write_report(
 
 def render(runs: Sequence[Run], title: str = "") -> str:
     """The page as text: a pure function of what was loaded, but for the time of writing."""
+    title = title or f"{listed([run.name for run in runs])}: siliforce report"
+    return fill("report.html", title, _content(runs))
+
+
+def fill(template: str, title: str, content: Mapping[str, Any]) -> str:
+    """A page from a template: content with the style and script that all pages share."""
     environment = Environment(
         loader=PackageLoader("siliforce.report", "templates"),
         autoescape=True,
@@ -70,14 +76,14 @@ def render(runs: Sequence[Run], title: str = "") -> str:
     )
     script, style = _asset("report.js"), _asset("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
-        title=title or f"{listed([run.name for run in runs])}: siliforce report",
+    return environment.get_template(template).render(
+        title=title,
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         version=__version__,
         script=Markup(script),
         script_hash=digest,
         style=Markup(style),
-        **_content(runs),
+        **content,
     )
 
 

@@ -13,6 +13,7 @@ from siliforce.training.build import ModelChoice
 from siliforce.training.console import Console
 from siliforce.training.distributed import join_world
 from siliforce.training.inputs import IN_MEMORY, DataConfig, Source, load_training_data
+from siliforce.training.joint import Joint
 from siliforce.training.options import parse
 from siliforce.training.runlog import read_metrics
 from siliforce.training.session import Restart, Session
@@ -93,7 +94,8 @@ def train(
         inputs = load_training_data(data, valid)
     folder = Path(out) if out else default_folder(inputs.config["source"], choice.name, restart)
     folder = Path(world.share(str(folder)))
-    return run_session(Session(inputs, Scratch(choice), user, world, console, restart), folder)
+    start = Joint(choice) if user.joint else Scratch(choice)
+    return run_session(Session(inputs, start, user, world, console, restart), folder)
 
 
 def run_session(session: Session, folder: Path) -> RunResult:

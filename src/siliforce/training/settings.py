@@ -62,6 +62,11 @@ class TrainConfig(Options):
     deterministic: bool = False
     compile: bool = False
     tensorboard: bool = False
+    joint: bool = Field(
+        False,
+        description="frames of different elements are sources, each with a first layer and an "
+        "output bias of its own; all other layers are shared",
+    )
     policy: Policy | None = Field(
         None, description="what is trained, by name or in full; None: everything. For transfer"
     )

@@ -1,1 +1,1 @@
-"""Does transfer pay: adapted potentials beside their controls, learning curves, families."""
+"""What transfer saves: controls, learning curves, families, the paper's demonstration."""

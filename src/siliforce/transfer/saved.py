@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from siliforce.transfer.savings import samples_for
+
 RESAMPLES = 1000
 Bound = Literal["", ">", "<"]
 
@@ -55,23 +57,10 @@ class Saved:
 def frames_needed(counts: Sequence[float], errors: Sequence[float], error: float) -> float | None:
     """Frames after which a curve has fallen to an error; None if it never does.
 
-    Args:
-        counts: numbers of frames, rising.
-        errors: at each; a rise is read as noise, the lowest so far counts.
-        error: what is to be reached.
-
-    Returns:
-        Interpolated; the smallest count where the curve begins below the error.
+    The fewest that were tried where the curve begins below the error.
     """
-    falling = np.minimum.accumulate(np.asarray(errors, dtype=float))
-    reached = np.flatnonzero(falling <= error)
-    if len(reached) == 0:
-        return None
-    k = int(reached[0])
-    if k == 0:
-        return float(counts[0])
-    x, y = np.log(np.asarray(counts[k - 1 : k + 1], float)), np.log(falling[k - 1 : k + 1])
-    return float(np.exp(x[0] + (x[1] - x[0]) * (np.log(error) - y[0]) / (y[1] - y[0])))
+    needed, beyond = samples_for([int(n) for n in counts], np.asarray(errors, float), error)
+    return None if beyond == ">" else needed
 
 
 def saved_once(
