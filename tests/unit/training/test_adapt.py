@@ -185,6 +185,14 @@ def test_replay_with_another_energy_zero_is_refused(tmp_path):
         adapt(exact(), data, replay=silicon, train=FAST, out=tmp_path / "run", **QUIET)
 
 
+@pytest.mark.parametrize("case", [CASES[0], SCHNET], ids=str)
+def test_a_target_without_new_elements(case, tmp_path):
+    source = build_potential(case)
+    data = target(4, tmp_path / "si", new=())
+    result = adapt(source, data, train=FAST, out=tmp_path / "run", **QUIET)
+    assert result.potential().species.symbols == ("O", "Si")
+
+
 def test_fewer_frames_than_folds(germanium, tmp_path):
     source = build_potential(SCHNET)
     with pytest.raises(DataError, match=r"4 target frames cannot be divided into 6 folds"):
