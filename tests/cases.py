@@ -61,6 +61,11 @@ CASES = (
         compiled_training=True,
     ),
     Case(
+        "bpnn_transfer",
+        {"readout_bias.weight": "the last bias adds a constant to the energy"},
+        scale=0.1,
+    ),
+    Case(
         "schnet",
         {"readout.layers.1.bias": "the last bias adds a constant to the energy"},
         compiled_training=True,

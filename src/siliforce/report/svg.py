@@ -35,6 +35,7 @@ class Series:
         style: number of its colour.
         kind: how it is drawn.
         dashed: a line's second kind, such as training beside validation.
+        low, high: interval of each y, if there is one.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Series:
     style: int = 0
     kind: Kind = "line"
     dashed: bool = False
+    low: Sequence[float] | np.ndarray = ()
+    high: Sequence[float] | np.ndarray = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def chart(
     y_label: str,
     title: str,
     log_y: bool = False,
+    log_x: bool = False,
     square: bool = False,
     diagonal: bool = False,
     x_range: tuple[float, float] | None = None,
@@ -148,7 +152,7 @@ def chart(
         series: drawn in this order.
         x_label, y_label: with their units.
         title: what it shows, for screen readers.
-        log_y: logarithmic ordinate.
+        log_y, log_x: logarithmic axes.
         square, diagonal: for parity plots.
         x_range, y_range: instead of the data's own.
         levels: horizontal reference lines.
@@ -157,9 +161,10 @@ def chart(
         width: of the drawing; where three stand side by side, `NARROW` keeps the text legible.
     """
     height = width - LEFT - RIGHT + TOP + BOTTOM if square else max(ASPECT * width, 260)
-    low, high = x_range or data_range([s.x for s in series], pad=0.02)
-    x = Axis(low, high, LEFT, width - LEFT - RIGHT)
-    low, high = y_range or data_range([s.y for s in series], log_y, include=levels)
+    low, high = x_range or data_range([s.x for s in series], log_x, pad=0.02)
+    x = Axis(low, high, LEFT, width - LEFT - RIGHT, log_x)
+    heights = [values for s in series for values in (s.y, s.low, s.high)]
+    low, high = y_range or data_range(heights, log_y, include=levels)
     y = Axis(low, high, height - BOTTOM, -(height - TOP - BOTTOM), log_y)
     parts = [_frame(x, y, height, x_label, y_label)]
     if diagonal:
@@ -174,7 +179,7 @@ def chart(
     for k, note in enumerate(notes):
         parts.append(_text(LEFT + 10, TOP + 18 + 16 * k, note, "note"))
     attributes = (
-        f'data-x="{x.low:.9g} {x.high:.9g} {x.start:g} {x.length:g} 0" '
+        f'data-x="{x.low:.9g} {x.high:.9g} {x.start:g} {x.length:g} {int(log_x)}" '
         f'data-y="{y.low:.9g} {y.high:.9g} {y.start:g} {y.length:g} {int(log_y)}" '
         f'data-labels="{escape(x_label)}|{escape(y_label)}"'
     )
@@ -273,7 +278,8 @@ def _draw(series: Series, x: Axis, y: Axis) -> str:
     px, py = x.place(series.x), y.place(series.y)
     good = np.isfinite(px) & np.isfinite(py)
     name = escape(series.name)
-    found = ""
+    ends = zip(px, y.place(series.low), y.place(series.high), strict=False)
+    found = "".join(_segment(a, b, a, c, f"range s{series.style}") for a, b, c in ends)
     if series.kind != "points":
         pen, steps = "M", []
         for a, b, ok in zip(px, py, good, strict=True):
