@@ -21,7 +21,7 @@ def test_power_laws_are_read_exactly() -> None:
     saving = samples_saved(curve(1.0), curve(2.0), 10)  # a factor 2 of the error is 4 in samples
     assert saving.factor == pytest.approx(4.0)
     assert (saving.low, saving.high) == (pytest.approx(4.0), pytest.approx(4.0))
-    assert saving.sentence() == "4x [4, 4]"
+    assert saving.sentence() == "4× [4, 4]"
 
 
 def test_noise_widens_the_interval() -> None:
@@ -32,8 +32,8 @@ def test_noise_widens_the_interval() -> None:
 
 
 def test_nothing_is_extrapolated() -> None:
-    assert samples_saved(curve(0.1), curve(2.0), 100).sentence() == "> 10x"
-    assert samples_saved(curve(9.0), curve(1.0), 10).sentence() == "< 1x"
+    assert samples_saved(curve(0.1), curve(2.0), 100).sentence() == "> 10×"
+    assert samples_saved(curve(9.0), curve(1.0), 10).sentence() == "< 1×"
 
 
 def test_first_crossing_counts() -> None:
