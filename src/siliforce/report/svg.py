@@ -22,7 +22,7 @@ ASPECT = 0.65
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 44
 
 
-Kind = Literal["line", "points", "both"]
+Kind = Literal["line", "points", "both", "band"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Series:
         style: number of its colour.
         kind: how it is drawn.
         dashed: a line's second kind, such as training beside validation.
-        upper: with it the area between `y` and `upper` is filled, instead of a line.
+        low, high: interval of each y, if there is one; kind `band` shows it as an area behind
+            the line, the others as bars.
     """
 
     name: str
@@ -44,7 +45,8 @@ class Series:
     style: int = 0
     kind: Kind = "line"
     dashed: bool = False
-    upper: Sequence[float] | np.ndarray | None = None
+    low: Sequence[float] | np.ndarray = ()
+    high: Sequence[float] | np.ndarray = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def chart(
     y_label: str,
     title: str,
     log_y: bool = False,
+    log_x: bool = False,
     square: bool = False,
     diagonal: bool = False,
     x_range: tuple[float, float] | None = None,
@@ -150,7 +153,7 @@ def chart(
         series: drawn in this order.
         x_label, y_label: with their units.
         title: what it shows, for screen readers.
-        log_y: logarithmic ordinate.
+        log_y, log_x: logarithmic axes.
         square, diagonal: for parity plots.
         x_range, y_range: instead of the data's own.
         levels: horizontal reference lines.
@@ -159,10 +162,10 @@ def chart(
         width: of the drawing; where three stand side by side, `NARROW` keeps the text legible.
     """
     height = width - LEFT - RIGHT + TOP + BOTTOM if square else max(ASPECT * width, 260)
-    low, high = x_range or data_range([s.x for s in series], pad=0.02)
-    x = Axis(low, high, LEFT, width - LEFT - RIGHT)
-    ordinates = [values for s in series for values in (s.y, s.upper) if values is not None]
-    low, high = y_range or data_range(ordinates, log_y, include=levels)
+    low, high = x_range or data_range([s.x for s in series], log_x, pad=0.02)
+    x = Axis(low, high, LEFT, width - LEFT - RIGHT, log_x)
+    heights = [values for s in series for values in (s.y, s.low, s.high)]
+    low, high = y_range or data_range(heights, log_y, include=levels)
     y = Axis(low, high, height - BOTTOM, -(height - TOP - BOTTOM), log_y)
     parts = [_frame(x, y, height, x_label, y_label)]
     if diagonal:
@@ -177,7 +180,7 @@ def chart(
     for k, note in enumerate(notes):
         parts.append(_text(LEFT + 10, TOP + 18 + 16 * k, note, "note"))
     attributes = (
-        f'data-x="{x.low:.9g} {x.high:.9g} {x.start:g} {x.length:g} 0" '
+        f'data-x="{x.low:.9g} {x.high:.9g} {x.start:g} {x.length:g} {int(log_x)}" '
         f'data-y="{y.low:.9g} {y.high:.9g} {y.start:g} {y.length:g} {int(log_y)}" '
         f'data-labels="{escape(x_label)}|{escape(y_label)}"'
     )
@@ -274,11 +277,14 @@ def _labelled_ticks(axis: Axis) -> list[tuple[float, str]]:
 def _draw(series: Series, x: Axis, y: Axis) -> str:
     """A path of lines, of dots, or both; dots are segments of no length with round ends."""
     px, py = x.place(series.x), y.place(series.y)
-    if series.upper is not None:
-        return _band(series.style, px, py, y.place(series.upper))
     good = np.isfinite(px) & np.isfinite(py)
     name = escape(series.name)
-    found = ""
+    low, high = y.place(series.low), y.place(series.high)
+    if series.kind == "band":
+        found = _area(series.style, px, low, high)
+    else:
+        bars = zip(px, low, high, strict=False)
+        found = "".join(_segment(a, b, a, c, f"range s{series.style}") for a, b, c in bars)
     if series.kind != "points":
         pen, steps = "M", []
         for a, b, ok in zip(px, py, good, strict=True):
@@ -288,18 +294,19 @@ def _draw(series: Series, x: Axis, y: Axis) -> str:
         dash = " dash" if series.dashed else ""
         named = "" if series.kind == "both" else f' data-name="{name}"'
         found += f'<path class="line s{series.style}{dash}"{named} d="{"".join(steps)}"/>'
-    if series.kind != "line":
+    if series.kind in ("points", "both"):
         dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(px[good], py[good], strict=True))
         big = " big" if series.kind == "both" or good.sum() < 60 else ""
         found += f'<path class="pts{big} s{series.style}" data-name="{name}" d="{dots}"/>'
     return found
 
 
-def _band(style: int, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+def _area(style: int, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
     """The area between two lines, without a name: tooltips belong to the lines."""
     good = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
-    x, y = np.concatenate([x[good], x[good][::-1]]), np.concatenate([low[good], high[good][::-1]])
-    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
+    there, back = np.stack([x, low])[:, good], np.stack([x, high])[:, good][:, ::-1]
+    around = np.concatenate([there, back], axis=1).T
+    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in around)
     return f'<path class="band s{style}" d="M{points}Z"/>' if points else ""
 
 
