@@ -61,6 +61,10 @@ CASES = (
         compiled_training=True,
     ),
     Case(
+        "bpnn_transfer",
+        {"readout_bias.weight": "the last bias adds a constant to the energy"},
+    ),
+    Case(
         "schnet",
         {"readout.layers.1.bias": "the last bias adds a constant to the energy"},
         compiled_training=True,

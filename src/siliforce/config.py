@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field
 
 from siliforce.errors import ConfigError
+from siliforce.training.adapted import AdaptConfig
 from siliforce.training.build import ModelChoice
 from siliforce.training.inputs import DataConfig
 from siliforce.training.options import (
@@ -33,6 +34,7 @@ class RunConfig(Options):
     data: DataConfig | None = None
     model: ModelChoice = ModelChoice()
     train: TrainConfig = TrainConfig()
+    adapt: AdaptConfig = AdaptConfig()
     benchmark: list[str] = Field(default_factory=list)
 
 
@@ -67,18 +69,38 @@ def parse_override(text: str) -> dict[str, Any]:
     Raises:
         ConfigError: not of this form.
     """
-    key, equals, value = text.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
-        raise ConfigError(f"--set {text}: write section.key=value, e.g. --set train.lr=1e-4")
+    parts, value = _assignment(text)
     sections = list(RunConfig.model_fields)
     if parts[0] not in sections:
         hint = did_you_mean(parts[0], sections) or _owner(parts[0])
         raise ConfigError(f"--set {text}: {hint}sections are {', '.join(sections)}")
-    result: Any = _value(value)
-    for part in reversed(parts):
-        result = {part: result}
+    return _nested(parts, value)
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """`key=value` of a verb whose options are no sections of a configuration file, as a mapping.
+
+    Raises:
+        ConfigError: not of this form.
+    """
+    result: dict[str, Any] = {}
+    for text in texts:
+        result = merged(result, _nested(*_assignment(text)))
     return result
+
+
+def _assignment(text: str) -> tuple[list[str], Any]:
+    key, equals, value = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {text}: write section.key=value, e.g. --set train.lr=1e-4")
+    return parts, _value(value)
+
+
+def _nested(parts: Sequence[str], value: Any) -> dict[str, Any]:
+    for part in reversed(parts):
+        value = {part: value}
+    return dict(value)
 
 
 def _value(text: str) -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
@@ -23,7 +22,7 @@ from siliforce.graph import Graph
 from siliforce.models import Model, get_model
 from siliforce.nn.repulsion import ZBL
 from siliforce.nn.species_table import SpeciesTable
-from siliforce.species import Species
+from siliforce.species import Species, neighbor_in_table
 
 FORMAT_VERSION = 1
 BEST = "best.safetensors"
@@ -201,7 +200,8 @@ class Potential(nn.Module):
         The last is everything for gradient models, the repulsion alone for direct ones.
         """
         n_atoms, species = graph.n_atoms, graph.species
-        extended = graph.with_isolated_atoms(len(self.species)) if self.pin_isolated else graph
+        pinned = self.pin_isolated
+        extended = graph.with_isolated_atoms(self.model.n_species) if pinned else graph
         raw = self.model(extended)
         energy = raw.atom_energy.double()
         if self.pin_isolated:
@@ -238,8 +238,8 @@ class Potential(nn.Module):
 
         Args:
             numbers: atomic numbers; those already known are passed over.
-            sources: known element whose parameters a new one starts from; by default the one of
-                nearest covalent radius.
+            sources: known element whose parameters a new one starts from; by default its
+                neighbour in the periodic table (`siliforce.species.neighbor_in_table`).
             atomic_energies: E0 of new elements, eV; by default the source's.
 
         Raises:
@@ -248,10 +248,11 @@ class Potential(nn.Module):
         known = self.species.numbers
         species = self.species.extended(numbers)
         new = species.numbers[len(known) :]
+        if not new:
+            return self
         rows = []
         for z in new:
-            nearest = min(known, key=lambda k: abs(covalent_radii[k] - covalent_radii[z]))
-            source = (sources or {}).get(z, nearest)
+            source = (sources or {}).get(z, neighbor_in_table(z, known))
             if source not in known:
                 raise ConfigError(
                     f"element {source} cannot be a source: the potential knows {known}"

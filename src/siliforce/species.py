@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
 from siliforce.errors import DataError
 
 MAX_Z = len(chemical_symbols) - 1
+NOBLE_GASES = (0, 2, 10, 18, 36, 54, 86, 118)
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,26 @@ class Species:
         """Symbols among `numbers` that are not in this list."""
         missing = sorted({int(z) for z in np.unique(numbers)} - set(self.numbers))
         return tuple(chemical_symbols[z] for z in missing)
+
+
+def group(z: int) -> int:
+    """Column of the periodic table, 1 to 18; lanthanides and actinides count as 3."""
+    before = max(noble for noble in NOBLE_GASES if noble < z)
+    length = NOBLE_GASES[NOBLE_GASES.index(before) + 1] - before
+    position = z - before
+    if position <= (1 if length == 2 else 2):
+        return position
+    return max(position + 18 - length, 3)
+
+
+def neighbor_in_table(z: int, known: Iterable[int]) -> int:
+    """The element of `known` that is most like `z`: of the same group, else of any.
+
+    Among those the one of nearest covalent radius. The group leads because it decides how many
+    electrons an atom brings and so how many bonds it makes; what differs is then mostly a length.
+    """
+
+    def distance(other: int) -> tuple[bool, float]:
+        return group(other) != group(z), abs(covalent_radii[other] - covalent_radii[z])
+
+    return min(known, key=distance)

@@ -9,7 +9,17 @@ from typing import Annotated, Optional
 
 import typer
 
-from siliforce.cli import benchmark, data, deploy, generate, learn, reference, simulate
+from siliforce.cli import (
+    adapt,
+    benchmark,
+    data,
+    deploy,
+    generate,
+    learn,
+    reference,
+    simulate,
+    transfer,
+)
 from siliforce.cli.options import show_json
 from siliforce.errors import SiliforceError
 
@@ -21,11 +31,13 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(generate.app, name="generate")
-verbs = (learn.train, learn.evaluate, learn.report, learn.models, learn.info)
-for verb in (*verbs, benchmark.benchmark, benchmark.recommend):
+for verb in (learn.train, adapt.adapt, learn.evaluate, learn.report, learn.models, learn.info):
     app.command()(verb)
+app.command()(benchmark.benchmark)
+app.command()(benchmark.recommend)
 app.command("import")(deploy.import_model)
 app.add_typer(simulate.app, name="simulate")
+app.add_typer(transfer.app, name="transfer")
 app.add_typer(reference.app, name="reference")
 
 

@@ -17,6 +17,7 @@ __all__ = ["MODELS", "Model", "ModelConfig", "RawOutput", "get_model", "list_mod
 
 MODELS: dict[str, str] = {
     "bpnn": "siliforce.models.bpnn:BPNN",
+    "bpnn_transfer": "siliforce.models.bpnn_transfer:TransferBPNN",
     "dpa1": "siliforce.models.dpa1:DPA1",
     "schnet": "siliforce.models.schnet:SchNet",
     "dimenet_pp": "siliforce.models.dimenet_pp:DimeNetPP",

@@ -161,6 +161,13 @@ class Allegro(Model):
         )
         self.readout = UnitMLP([n * (n_layers + 1), config.readout_hidden, 1], GAIN)
 
+    def part_of(self, name: str) -> str:
+        """A layer is its tensor product and its latent network."""
+        child, _, rest = name.partition(".")
+        if child in ("products", "latents"):
+            return f"layers.{rest.partition('.')[0]}"
+        return super().part_of(name)
+
     def forward(self, graph: Graph) -> RawOutput:
         """Normalised energies of the atoms."""
         n, norm = self.config.n_scalars, self.mean_neighbors.rsqrt()

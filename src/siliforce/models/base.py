@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from siliforce.graph import Graph, Topology
 from siliforce.nn.species_table import SpeciesTable
 
+READOUTS = ("readout", "readouts", "outputs")
+"""Children that turn features into energies and forces: together the last part of a model."""
+
 
 class ModelConfig(BaseModel):
     """Hyper-parameters of an architecture; closed, immutable."""
@@ -101,6 +104,12 @@ class Model(nn.Module):
         Called once with graphs of the training set, species filled in. Most models have none.
         """
 
+    def fit_new_constants(self, graphs: Iterable[Graph]) -> None:
+        """Set constants that `extend_species` left open; all others stay as they are.
+
+        Called once with graphs of the frames of a transfer. Most models have none.
+        """
+
     @classmethod
     def scaled(cls, config: ModelConfig, factor: float) -> ModelConfig:
         """The hyper-parameters with all `widths` times `factor`, rounded, at least one.
@@ -115,6 +124,38 @@ class Model(nn.Module):
 
         changes = {name: times(getattr(config, name)) for name in cls.widths}
         return cls.Config.model_validate({**config.model_dump(), **changes})
+
+    def part_of(self, name: str) -> str:
+        """The part that a parameter belongs to.
+
+        By default everything in `READOUTS` is the part `readout`, an entry of a child list is a
+        part of its own (`interactions.0`), and all the rest is the part `input`. An architecture
+        that is built in another way, or whose paper names its layers, overrides this.
+
+        Args:
+            name: as in `named_parameters()`.
+        """
+        child, _, rest = name.partition(".")
+        if child in READOUTS:
+            return "readout"
+        if isinstance(getattr(self, child), nn.ModuleList | nn.Sequential):
+            return f"{child}.{rest.partition('.')[0]}"
+        return "input"
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Names of the parameters of each part, from the input to the output.
+
+        Parts are what a policy of transfer freezes or trains (`siliforce.training.policy`): it
+        names them, or patterns of them, with a factor on the learning rate, e.g.
+        `{"input": 1, "interactions.*": 0.1, "readout": 1}`. Every parameter is in exactly one part;
+        the order is that of definition, `input` first and `readout` last.
+        """
+        found: dict[str, tuple[str, ...]] = {"input": ()}
+        for name, _ in self.named_parameters():
+            part = self.part_of(name)
+            found[part] = (*found.get(part, ()), name)
+        found |= {"readout": found.pop("readout", ())}
+        return {part: names for part, names in found.items() if names}
 
     def extend_species(self, sources: Sequence[int]) -> None:
         """Learn new species, each starting as a copy of the row `sources` names."""

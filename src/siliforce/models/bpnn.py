@@ -37,8 +37,10 @@ from torch import Tensor, nn
 from siliforce.graph import Graph, Topology
 from siliforce.models.base import Model, ModelConfig, RawOutput
 from siliforce.nn.mlp import ACTIVATIONS, Activation
+from siliforce.nn.species_linear import SpeciesLinear
 from siliforce.nn.species_table import SpeciesTable
-from siliforce.nn.symmetry_functions import SymmetryFunctions
+from siliforce.nn.symmetry_functions import SymmetryFunctions, n_pairs, shifted_radial
+from siliforce.nn.whitening import whitening
 
 _ETA_2023 = (0.003214, 0.035711, 0.071421, 0.124987, 0.214264, 0.357106, 0.714213, 1.428426)
 
@@ -63,13 +65,6 @@ class BPNNConfig(ModelConfig):
     )
 
 
-def _shifted_radial(cutoff: float, n: int) -> tuple[tuple[float, float], ...]:
-    """Gaussians at even distances, each as wide as the spacing."""
-    start = 1.5
-    spacing = (cutoff - start) / n
-    return tuple((round(0.5 / spacing**2, 6), round(start + k * spacing, 6)) for k in range(n))
-
-
 class BPNN(Model):
     """Behler-Parrinello networks."""
 
@@ -89,7 +84,7 @@ class BPNN(Model):
         ),
         "small": BPNNConfig(
             cutoff=5.0,
-            radial=_shifted_radial(5.0, 16),
+            radial=shifted_radial(5.0, 16),
             angular_eta=(0.0004, 0.03, 0.09),
             zeta=(1, 2, 4, 8),
             hidden=(64, 64),
@@ -143,14 +138,14 @@ class BPNN(Model):
         g2, g4 = self.symmetry_functions(graph, self.n_species)
         blocks = []
         for start, end in pairwise([0, *self.ends]):
-            angular = g4[:, _n_pairs(start) : _n_pairs(end)]
+            angular = g4[:, n_pairs(start) : n_pairs(end)]
             blocks.append(torch.cat([g2[:, start:end].flatten(1), angular.flatten(1)], dim=1))
         return blocks
 
     def _columns(self, start: int, end: int) -> int:
         functions = self.symmetry_functions
-        n_pairs = _n_pairs(end) - _n_pairs(start)
-        return (end - start) * functions.n_radial + n_pairs * functions.n_angular
+        new_pairs = n_pairs(end) - n_pairs(start)
+        return (end - start) * functions.n_radial + new_pairs * functions.n_angular
 
     @torch.no_grad()
     def fit_constants(self, graphs: Iterable[Graph]) -> None:
@@ -170,6 +165,17 @@ class BPNN(Model):
             count += torch.bincount(graph.species, minlength=n_species).cpu()
         for block, sum1, sum2 in zip(blocks, first, second, strict=True):
             block.fit(count, sum1, sum2, self.config.whitening_floor)
+
+    def fit_new_constants(self, graphs: Iterable[Graph]) -> None:
+        """Fit the whitening of the columns that new elements brought."""
+        self.fit_constants(graphs)
+
+    def part_of(self, name: str) -> str:
+        """The first layer is `input`, whatever elements its columns belong to."""
+        if name.startswith(("blocks.", "first_bias.")):
+            return "input"
+        last = f"layers.{len(self.layers) - 1}."
+        return "readout" if name.startswith(last) else super().part_of(name)
 
     def extend_species(self, sources: Sequence[int]) -> None:
         """Learn new species; what they add to the descriptors starts with zero weight."""
@@ -220,43 +226,3 @@ class Block(nn.Module):
             self.mean.weight[s] = mean.to(self.mean.weight)
             self.whitening.weight[s] = whitening(mean, covariance, floor).to(self.mean.weight)
             self.fitted.weight[s] = 1.0
-
-
-class SpeciesLinear(nn.Module):
-    """A linear layer for every element, applied to all atoms by all elements.
-
-    Attributes:
-        weight: (n_species, n_in, n_out).
-        bias: (n_species, n_out).
-    """
-
-    def __init__(self, n_species: int, n_in: int, n_out: int, activation: Activation) -> None:
-        super().__init__()
-        sigmoid = activation == "sigmoid"
-        # Four undoes a sigmoid's slope at zero, 1.5 about the shrinking of the others.
-        weight = torch.randn(n_species, n_in, n_out) * ((4.0 if sigmoid else 1.5) / math.sqrt(n_in))
-        # A sigmoid is one half on average: the bias centres what the layer puts out.
-        bias = -0.5 * weight.sum(1) if sigmoid else torch.zeros(n_species, n_out)
-        self.weight, self.bias = SpeciesTable(weight), SpeciesTable(bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n_species, n_atoms, n_in) -> (n_species, n_atoms, n_out)."""
-        return torch.baddbmm(self.bias.weight[:, None, :], x, self.weight.weight)
-
-
-def whitening(mean: Tensor, covariance: Tensor, floor: float) -> Tensor:
-    """Matrix W such that `(x - mean) @ W` has unit variances and no correlations.
-
-    Columns are first scaled by their deviations; principal components whose variance is then
-    below `floor` are scaled as if it were `floor`, so that rounding errors are not blown up.
-    A column that never varies keeps the scale of its mean.
-    """
-    deviation = covariance.diagonal().clamp(min=0).sqrt()
-    deviation = torch.maximum(deviation, 1e-4 * mean.abs())
-    deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-    values, vectors = torch.linalg.eigh(covariance / (deviation[:, None] * deviation))
-    return vectors / deviation[:, None] * values.clamp(min=floor).rsqrt()
-
-
-def _n_pairs(n_species: int) -> int:
-    return n_species * (n_species + 1) // 2

@@ -168,6 +168,10 @@ class DPA1(Model):
         descriptor = (moments.mT @ moments[..., : self.config.axis]).flatten(1)
         return self.readout(self.fitting(torch.cat([descriptor, types], dim=1))).squeeze(1)
 
+    def part_of(self, name: str) -> str:
+        """The network that embeds a pair is `input`, each layer after it a part."""
+        return "input" if name.startswith("embedding.") else super().part_of(name)
+
     @torch.no_grad()
     def fit_constants(self, graphs: Iterable[Graph]) -> None:
         """Fit the deviations of the environment matrix, in float64."""

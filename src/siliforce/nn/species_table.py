@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 
@@ -29,8 +28,11 @@ class SpeciesTable(nn.Module):
 
     def extend(self, sources: Sequence[int]) -> None:
         """Append one row per entry of `sources`, each a copy of that row."""
-        rows = self.weight.detach()
-        grown = torch.cat([rows, rows[list(sources)]])
+        self.select([*range(len(self.weight)), *sources])
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order; a row may be taken more than once."""
+        grown = self.weight.detach()[list(rows)]
         if isinstance(self.weight, nn.Parameter):
             self.weight = nn.Parameter(grown, requires_grad=self.weight.requires_grad)
         else:

@@ -54,12 +54,17 @@ class SymmetryFunctions(nn.Module):
         """G4 per pair of elements; λ varies slowest, then η, then ζ."""
         return 2 * len(self.angular_eta) * len(self.zeta)
 
-    def forward(self, graph: Graph, n_species: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, graph: Graph, n_species: int, weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Descriptors of every atom.
 
         Args:
             graph: with (closed) unordered triplets.
             n_species: elements to resolve.
+            weight: with which atoms count as neighbours, (n_atoms,): terms of G2 are multiplied
+                by that of j, terms of G4 by those of j and k (Gastegger et al., J. Chem. Phys.
+                148, 241709 (2018)).
 
         Returns:
             G2, (n_atoms, n_species, n_radial), and G4, (n_atoms, n_species (n_species + 1) / 2,
@@ -72,13 +77,19 @@ class SymmetryFunctions(nn.Module):
         elements = gather_neighbors(graph.species, graph)
         slot = graph.center * n_species + elements
         g2 = lengths.new_zeros(self.n_radial, n_atoms * n_species)
-        g2 = g2.index_add(1, slot, self._radial(lengths) * envelope)
-        n_pairs = n_species * (n_species + 1) // 2
-        values, slot = self._angular(graph, lengths, envelope, elements, n_pairs)
-        g4 = lengths.new_zeros(self.n_angular, n_atoms * n_pairs).index_add(1, slot, values)
+        of_edge = None if weight is None else gather_neighbors(weight, graph)
+        radial = self._radial(lengths) * (envelope if of_edge is None else envelope * of_edge)
+        g2 = g2.index_add(1, slot, radial)
+        pairs = n_pairs(n_species)
+        values, slot = self._angular(graph, lengths, envelope, elements, pairs)
+        if of_edge is not None:
+            assert graph.triplets is not None
+            j, k = graph.triplets
+            values = values * (of_edge.index_select(0, j) * of_edge.index_select(0, k))
+        g4 = lengths.new_zeros(self.n_angular, n_atoms * pairs).index_add(1, slot, values)
         return (
             g2.t().reshape(n_atoms, n_species, self.n_radial),
-            g4.t().reshape(n_atoms, n_pairs, self.n_angular),
+            g4.t().reshape(n_atoms, pairs, self.n_angular),
         )
 
     # Functions come first and edges or triplets last in what follows: the long axis is then the
@@ -90,7 +101,7 @@ class SymmetryFunctions(nn.Module):
         return torch.exp(-eta * (lengths - shift).square())
 
     def _angular(
-        self, graph: Graph, lengths: Tensor, envelope: Tensor, elements: Tensor, n_pairs: int
+        self, graph: Graph, lengths: Tensor, envelope: Tensor, elements: Tensor, pairs: int
     ) -> tuple[Tensor, Tensor]:
         """Terms of every triplet, (n_angular, n_triplets), and where they are summed."""
         assert graph.triplets is not None
@@ -111,8 +122,13 @@ class SymmetryFunctions(nn.Module):
         values = angular[:, None] * radial[:, None]
         first, second = elements.index_select(0, j), elements.index_select(0, k)
         low, high = torch.minimum(first, second), torch.maximum(first, second)
-        slot = graph.center.index_select(0, j) * n_pairs + high * (high + 1) // 2 + low
+        slot = graph.center.index_select(0, j) * pairs + high * (high + 1) // 2 + low
         return values.flatten(0, 2), slot
+
+
+def n_pairs(n_species: int) -> int:
+    """Unordered pairs of elements, an element with itself included."""
+    return n_species * (n_species + 1) // 2
 
 
 def integer_powers(base: Tensor, exponents: Sequence[int]) -> list[Tensor]:
@@ -128,3 +144,10 @@ def integer_powers(base: Tensor, exponents: Sequence[int]) -> list[Tensor]:
             power = power * factor
         powers.append(power)
     return powers
+
+
+def shifted_radial(cutoff: float, n: int) -> tuple[tuple[float, float], ...]:
+    """Gaussians at even distances, each as wide as the spacing."""
+    start = 1.5
+    spacing = (cutoff - start) / n
+    return tuple((round(0.5 / spacing**2, 6), round(start + k * spacing, 6)) for k in range(n))

@@ -13,7 +13,7 @@ from siliforce.report import campaign_figures as figures
 from siliforce.report import campaign_studies as studies
 from siliforce.report import campaign_tables as tables
 from siliforce.report.campaign_verdict import verdicts
-from siliforce.report.page import page
+from siliforce.report.page import fill
 
 REPORT = "report.html"
 
@@ -26,7 +26,7 @@ def write_campaign_report(opened: Opened, out: str | Path | None = None) -> Path
 
 def render_campaign(found: Findings) -> str:
     """The page as text."""
-    return page("campaign.html", f"{found.name}: siliforce benchmark", _content(found))
+    return fill("campaign.html", f"{found.name}: siliforce benchmark", _content(found))
 
 
 def _content(found: Findings) -> dict[str, Any]:

@@ -60,12 +60,12 @@ def _distribution(kind: str, group: str, entries: Sequence[Shown]) -> Figure:
     curves = entries[0].result.curves
     x, truth = np.array(curves["x"]), np.array(curves["reference"][group])
     middle = x + (0.025 if kind == "rdf" else -0.5)
-    series: list[Series] = []
+    known = Series("DFT", middle, truth, REFERENCE)
     error = (curves.get("reference_errors") or {}).get(group)
     if error is not None:
         reach = ERRORS * np.array(error)
-        series.append(Series("DFT", middle, truth - reach, REFERENCE, upper=truth + reach))
-    series.append(Series("DFT", middle, truth, REFERENCE))
+        known = replace(known, kind="band", low=truth - reach, high=truth + reach)
+    series = [known]
     legend: list[Key] = [("DFT", REFERENCE, "line")]
     remarks = []
     for entry in entries:
@@ -137,9 +137,9 @@ def _between(series: Series, low: float, high: float) -> Series:
     """The part of a series within a range of the abscissa."""
     x = np.asarray(series.x, dtype=float)
     inside = (x >= low) & (x <= high)
-    upper = None if series.upper is None else np.asarray(series.upper)[inside]
-    y = np.asarray(series.y, dtype=float)[inside]
-    return replace(series, x=x[inside], y=y, upper=upper)
+    y, bottom, top = (np.asarray(v, dtype=float) for v in (series.y, series.low, series.high))
+    some = inside if len(bottom) else slice(0)
+    return replace(series, x=x[inside], y=y[inside], low=bottom[some], high=top[some])
 
 
 def _clipped(series: Series, highest: float) -> Series:
@@ -162,9 +162,8 @@ def survival(entries: Sequence[Shown], curve: str = "all") -> Figure:
         found = entry.result.curves[curve]
         time = _steps(found["time"])[1:]
         low, high, middle = (_steps(found[k])[:-1] for k in ("low", "high", "survived"))
-        if bands:
-            series.append(Series(entry.name, time, low, entry.style, upper=high))
-        series.append(Series(entry.name, time, middle, entry.style))
+        line = Series(entry.name, time, middle, entry.style)
+        series.append(replace(line, kind="band", low=low, high=high) if bands else line)
     end = max((e.result.curves[curve]["time"][-1] for e in known), default=1.0)
     svg = chart(
         series,

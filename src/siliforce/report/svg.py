@@ -24,7 +24,7 @@ MOST_INTERVAL = 2.0
 """A dot chart reaches so many times its largest dot at most; wider intervals are cut off."""
 
 
-Kind = Literal["line", "points", "both"]
+Kind = Literal["line", "points", "both", "band"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Series:
         style: number of its colour.
         kind: how it is drawn.
         dashed: a line's second kind, such as training beside validation.
-        upper: with it the area between `y` and `upper` is filled, instead of a line.
+        low, high: interval of each y, if there is one; kind `band` shows it as an area behind
+            the line, the others as bars.
     """
 
     name: str
@@ -46,7 +47,8 @@ class Series:
     style: int = 0
     kind: Kind = "line"
     dashed: bool = False
-    upper: Sequence[float] | np.ndarray | None = None
+    low: Sequence[float] | np.ndarray = ()
+    high: Sequence[float] | np.ndarray = ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def chart(
         series: drawn in this order.
         x_label, y_label: with their units.
         title: what it shows, for screen readers.
-        log_y, log_x: logarithmic.
+        log_y, log_x: logarithmic axes.
         square, diagonal: for parity plots.
         x_range, y_range: instead of the data's own.
         levels: horizontal reference lines.
@@ -164,8 +166,8 @@ def chart(
     height = width - LEFT - RIGHT + TOP + BOTTOM if square else max(ASPECT * width, 260)
     low, high = x_range or data_range([s.x for s in series], log_x, pad=0.02)
     x = Axis(low, high, LEFT, width - LEFT - RIGHT, log_x)
-    ordinates = [values for s in series for values in (s.y, s.upper) if values is not None]
-    low, high = y_range or data_range(ordinates, log_y, include=levels)
+    heights = [values for s in series for values in (s.y, s.low, s.high)]
+    low, high = y_range or data_range(heights, log_y, include=levels)
     y = Axis(low, high, height - BOTTOM, -(height - TOP - BOTTOM), log_y)
     parts = [_frame(x, y, height, x_label, y_label)]
     if diagonal:
@@ -204,12 +206,12 @@ def dot_chart(rows: Sequence[Row], x_label: str, title: str) -> Markup:
     remark_width = 8 + 6.4 * max((len(r.remark) for r in rows), default=0)
     right = min(remark_width, 110)
     values = [v for r in rows for dot in r.dots for v in dot[1:4] if v is not None]
-    dots = [dot[1] for r in rows for dot in r.dots if dot[1] is not None]
-    values = [v for v in values if v <= MOST_INTERVAL * max(dots)]  # a wide interval is cut off
+    largest = max((dot[1] for r in rows for dot in r.dots if dot[1] is not None), default=1.0)
+    values = [v for v in values if v <= MOST_INTERVAL * largest]  # a wide interval is cut off
     x = Axis(0.0, max(values, default=1.0) * 1.06 or 1.0, left, WIDTH - left - right)
     bottom = top + line * len(rows)
     parts = []
-    for tick, text in labelled_ticks(x):
+    for tick, text in _labelled_ticks(x):
         place = float(x.place(tick))
         parts.append(segment(place, top, place, bottom, "grid"))
         parts.append(words(place, bottom + 16, text, "tick middle"))
@@ -259,11 +261,11 @@ def drawing(
 def _frame(x: Axis, y: Axis, height: float, x_label: str, y_label: str) -> str:
     """Grid, ticks and labels; the ordinate's label lies flat above it."""
     bottom, end, parts = height - BOTTOM, LEFT + x.length, []
-    for tick, text in labelled_ticks(y):
+    for tick, text in _labelled_ticks(y):
         place = float(y.place(tick))
         parts.append(segment(LEFT, place, end, place, "grid"))
         parts.append(words(LEFT - 7, place + 4, text, "tick end"))
-    for tick, text in labelled_ticks(x):
+    for tick, text in _labelled_ticks(x):
         place = float(x.place(tick))
         parts.append(segment(place, bottom, place, bottom + 4, "axis"))
         parts.append(words(place, bottom + 18, text, "tick middle"))
@@ -273,7 +275,7 @@ def _frame(x: Axis, y: Axis, height: float, x_label: str, y_label: str) -> str:
     return "".join(parts)
 
 
-def labelled_ticks(axis: Axis) -> list[tuple[float, str]]:
+def _labelled_ticks(axis: Axis) -> list[tuple[float, str]]:
     ticks = axis.ticks()
     if axis.log:  # 0.5, 1, 2 rather than 0.5, 1.0, 2.0
         return [(t, tick_labels([t])[0]) for t in ticks]
@@ -283,11 +285,14 @@ def labelled_ticks(axis: Axis) -> list[tuple[float, str]]:
 def _draw(series: Series, x: Axis, y: Axis) -> str:
     """A path of lines, of dots, or both; dots are segments of no length with round ends."""
     px, py = x.place(series.x), y.place(series.y)
-    if series.upper is not None:
-        return _band(series.style, px, py, y.place(series.upper))
     good = np.isfinite(px) & np.isfinite(py)
     name = escape(series.name)
-    found = ""
+    low, high = y.place(series.low), y.place(series.high)
+    if series.kind == "band":
+        found = _area(series.style, px, low, high)
+    else:
+        bars = zip(px, low, high, strict=False)
+        found = "".join(segment(a, b, a, c, f"range s{series.style}") for a, b, c in bars)
     if series.kind != "points":
         pen, steps = "M", []
         for a, b, ok in zip(px, py, good, strict=True):
@@ -297,18 +302,19 @@ def _draw(series: Series, x: Axis, y: Axis) -> str:
         dash = " dash" if series.dashed else ""
         named = "" if series.kind == "both" else f' data-name="{name}"'
         found += f'<path class="line s{series.style}{dash}"{named} d="{"".join(steps)}"/>'
-    if series.kind != "line":
+    if series.kind in ("points", "both"):
         dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(px[good], py[good], strict=True))
         big = " big" if series.kind == "both" or good.sum() < 60 else ""
         found += f'<path class="pts{big} s{series.style}" data-name="{name}" d="{dots}"/>'
     return found
 
 
-def _band(style: int, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+def _area(style: int, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
     """The area between two lines, without a name: tooltips belong to the lines."""
     good = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
-    x, y = np.concatenate([x[good], x[good][::-1]]), np.concatenate([low[good], high[good][::-1]])
-    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
+    there, back = np.stack([x, low])[:, good], np.stack([x, high])[:, good][:, ::-1]
+    around = np.concatenate([there, back], axis=1).T
+    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in around)
     return f'<path class="band s{style}" d="M{points}Z"/>' if points else ""
 
 

@@ -1,5 +1,7 @@
 """Training: one trainer, one loss and one checkpoint format for all architectures."""
 
+from siliforce.training.adapt import adapt
+from siliforce.training.adapted import AdaptConfig
 from siliforce.training.build import ModelChoice
 from siliforce.training.inputs import DataConfig
 from siliforce.training.loss import LossConfig
@@ -9,6 +11,7 @@ from siliforce.training.settings import TrainConfig
 from siliforce.training.trainer import Trainer
 
 __all__ = [
+    "AdaptConfig",
     "DataConfig",
     "EdgeBudgetSampler",
     "LossConfig",
@@ -16,5 +19,6 @@ __all__ = [
     "RunResult",
     "TrainConfig",
     "Trainer",
+    "adapt",
     "train",
 ]

@@ -39,6 +39,11 @@ def parse(cls: type[M], values: Mapping[str, Any], where: str = "") -> M:
         raise ConfigError("; ".join(_explain(cls, e, where) for e in error.errors())) from None
 
 
+def as_options(cls: type[M], values: M | Mapping[str, Any] | None, where: str) -> M:
+    """`values` as they are if they are a `cls` already, else parsed; None: all left out."""
+    return values if isinstance(values, cls) else parse(cls, values or {}, where)  # type: ignore[arg-type]
+
+
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `changes` on top, nested sections merged key by key."""
     result = dict(base)

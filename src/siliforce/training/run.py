@@ -13,10 +13,12 @@ from siliforce.training.build import ModelChoice
 from siliforce.training.console import Console
 from siliforce.training.distributed import join_world
 from siliforce.training.inputs import IN_MEMORY, DataConfig, Source, load_training_data
+from siliforce.training.joint import Joint
 from siliforce.training.options import parse
 from siliforce.training.runlog import read_metrics
 from siliforce.training.session import Restart, Session
 from siliforce.training.settings import TrainConfig
+from siliforce.training.start import Scratch
 from siliforce.training.state import INTERRUPTED
 
 ENSEMBLE = "ensemble.json"
@@ -90,9 +92,15 @@ def train(
     console = Console(quiet or not world.is_main)
     with world.main_first():
         inputs = load_training_data(data, valid)
-    folder = Path(out) if out else _default_folder(inputs.config["source"], choice.name, restart)
+    folder = Path(out) if out else default_folder(inputs.config["source"], choice.name, restart)
     folder = Path(world.share(str(folder)))
-    session = Session(inputs, choice, user, world, console, restart)
+    start = Joint(choice) if user.joint else Scratch(choice)
+    return run_session(Session(inputs, start, user, world, console, restart), folder)
+
+
+def run_session(session: Session, folder: Path) -> RunResult:
+    """Train the potential of a session, or its ensemble."""
+    user = session.user
     if user.seeds == 1:
         return _member(session, folder, user.seed, user.max_time)
     return _ensemble(session, folder)
@@ -136,7 +144,7 @@ def _choice(model: str | ModelChoice | Mapping[str, Any], preset: str | None) ->
     return parse(ModelChoice, values, "model").checked()
 
 
-def _default_folder(source: str | list[str], model: str, restart: Restart) -> Path:
+def default_folder(source: str | list[str], model: str, restart: Restart) -> Path:
     """`runs/<data>-<model>`, numbered if that is taken and is not to be continued."""
     first = source if isinstance(source, str) else source[0]
     stem = "data" if first == IN_MEMORY else Path(first).name.split(".")[0]

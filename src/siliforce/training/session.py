@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,36 +10,24 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from siliforce.data import Dataset, DataStats, compute_stats
-from siliforce.data.environments import Environments
+from siliforce.data import DataStats, compute_stats
 from siliforce.errors import ConfigError, TrainingError
-from siliforce.graph import Graph
 from siliforce.hardware import hardware_stamp
-from siliforce.potential import BEST, Card, Potential
-from siliforce.species import Species
+from siliforce.potential import BEST, Potential
 from siliforce.training import checkpoint, record
-from siliforce.training.build import (
-    ModelChoice,
-    build_potential,
-    check_elements,
-    check_labels,
-    choose_device,
-    choose_preset,
-)
+from siliforce.training.build import choose_device
 from siliforce.training.console import Console
 from siliforce.training.distributed import World
 from siliforce.training.estimate import estimate
-from siliforce.training.inputs import NOT_STATED, TrainingData
-from siliforce.training.normalise import given_energies, normalisation
-from siliforce.training.sampler import within_budget
+from siliforce.training.inputs import TrainingData
+from siliforce.training.metrics import error_summary
+from siliforce.training.normalise import given_energies
 from siliforce.training.settings import HOW_ONLY, TrainConfig, default_batch_size, resolve
+from siliforce.training.start import Start
 from siliforce.training.state import INTERRUPTED, State
 from siliforce.training.trainer import Trainer
 
 Restart = Literal["never", "auto"]
-CONSTANTS_FRAMES = 1000
-"""Frames that data-dependent constants (whitening, scale factors) are fitted to, at most."""
-
 CPU_EDGES = 8_000
 """Edges in one portion on a CPU: larger ones fall out of the caches (SchNet: 1.7 x slower)."""
 
@@ -68,13 +55,13 @@ class Session:
     def __init__(
         self,
         inputs: TrainingData,
-        choice: ModelChoice,
+        start: Start,
         user: TrainConfig,
         world: World,
         console: Console,
         restart: Restart,
     ) -> None:
-        self.inputs, self.choice, self.user = inputs, choice.checked(), user
+        self.inputs, self.start, self.user = inputs, start, user
         self.world, self.console, self.restart = world, console, restart
         self.device = choose_device(user.device, world.local_rank)
         self._stats: dict[float, DataStats] = {}
@@ -89,19 +76,25 @@ class Session:
             ConfigError: the folder is taken, or its run had another configuration.
         """
         resume = self._may_resume(run_dir)
-        preset = self._preset(run_dir if resume else None)
+        n_frames, stored = len(self.inputs.train), run_dir if resume else None
+        preset = self.start.preset(stored, self.device, n_frames, self.console)
         config = self._config(preset, seed, max_time)
         if config.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
-        potential = self._potential(preset, config, fit=not resume)
+        stats = self.stats(self.start.cutoff(preset), config)
+        potential = self.start.potential(
+            self.inputs, stats, preset, config, self.console, fit=not resume
+        ).to(self.device)
         plan = self._plan(preset, config, potential)
         trainer = self._trainer(potential, plan, run_dir)
         if resume:
             self._resume(trainer, plan, run_dir)
         if not trainer.state.stop_reason:
             self._begin(trainer, plan, run_dir)
+            if self.start.first_candidate and trainer.state.step == 0:
+                self._keep_start(trainer, run_dir)
             self._fit(trainer, plan, run_dir)
-        return trainer.state, trainer.optimiser.gradient.numel()
+        return trainer.state, trainer.optimiser.n_variables
 
     # -- decisions ----------------------------------------------------------------------------
 
@@ -114,40 +107,14 @@ class Session:
             )
         return taken
 
-    def _preset(self, stored: Path | None) -> str:
-        if self.choice.preset != "auto":
-            return self.choice.preset
-        if stored is not None:
-            known = record.read_json(stored / record.RUN).get("preset")
-            if known:
-                return known
-        n_frames = len(self.inputs.train)
-        preset, reason = choose_preset(self.choice.model_class, self.device, n_frames)
-        self.console.say(f"preset {preset} ({reason})")
-        return preset
-
     def _config(self, preset: str, seed: int, max_time: float | None) -> TrainConfig:
-        config = resolve(self.user, self.choice.model_class, preset)
+        config = resolve(self.user, self.start.model_class, preset)
         changes: dict[str, Any] = {"seed": seed, "seeds": 1}
         if max_time is not None:
             changes["max_time"] = max_time
         if config.batch_size is None:
             changes["batch_size"] = default_batch_size(len(self.inputs.train))
         return config.model_copy(update=changes)
-
-    def _potential(self, preset: str, config: TrainConfig, fit: bool) -> Potential:
-        train, valid = self.inputs.train, self.inputs.valid
-        check_elements(train.elements, valid.elements)
-        species = Species(tuple(train.elements))
-        stats = self.stats(self.choice.architecture(preset).cutoff, config)
-        constants = normalisation(config.normalise, stats, species, self.choice.pins(preset))
-        self.console.say(constants.note)
-        card = self._card(stats, self.choice.architecture(preset).cutoff)
-        potential = build_potential(self.choice, preset, species, constants, config, card)
-        check_labels(potential, config, _labels(train))
-        if fit:
-            potential.model.fit_constants(ConstantsGraphs(train, potential, config.seed))
-        return potential.to(self.device)
 
     def stats(self, cutoff: float, config: TrainConfig) -> DataStats:
         """Statistics of the training set."""
@@ -158,32 +125,12 @@ class Session:
                 self.inputs.valid.edge_counts(cutoff)
         return self._stats[cutoff]
 
-    def _card(self, stats: DataStats, cutoff: float) -> Card:
-        data, facts = self.inputs.config, self.inputs.train.facts
-        stated = {k: facts.get(k) or NOT_STATED for k in ("level_of_theory", "licence")}
-        stated |= {k: data[k] for k in stated if data[k] != NOT_STATED}
-        return Card(
-            created=record.now(),
-            siliforce_version=record.versions()["siliforce"],
-            data_hash=self.inputs.train.hash,
-            data_source=" ".join(
-                [data["source"]] if isinstance(data["source"], str) else data["source"]
-            ),
-            **stated,
-            n_frames=len(self.inputs.train),
-            elements=list(Species(tuple(self.inputs.train.elements)).symbols),
-            atoms_per_volume=stats.atoms_per_volume,
-            temperature=stats.temperature,
-            min_distance=stats.min_distance,
-            environments=Environments.of_dataset(self.inputs.train, cutoff).to_json(),
-        )
-
     def _plan(self, preset: str, config: TrainConfig, potential: Potential) -> Plan:
         choice = {
-            "name": self.choice.name,
+            "name": potential.model.name,
             "preset": preset,
             "pin_isolated": potential.pin_isolated,
-            "repulsion": self.choice.repulsion,
+            "repulsion": potential.repulsion is not None,
             **potential.model.config.model_dump(mode="json"),
         }
         train = config.model_dump(mode="json")
@@ -191,9 +138,11 @@ class Session:
             "data": {"train": self.inputs.train.hash, "valid": self.inputs.valid.hash},
             "model": choice,
             "train": {k: v for k, v in train.items() if k not in HOW_ONLY},
+            **self.start.sections,
         }
         plan = Plan(choice, config, self.inputs.config, identity)
-        potential.card.config = {"data": plan.data, "model": choice, "train": train}
+        sections = {"data": plan.data, "model": choice, "train": train}
+        potential.card.config = sections | self.start.sections
         return plan
 
     # -- training -----------------------------------------------------------------------------
@@ -258,7 +207,7 @@ class Session:
     def _begin(self, trainer: Trainer, plan: Plan, run_dir: Path) -> None:
         """Say what will happen, and write it down."""
         train, valid = self.inputs.train, self.inputs.valid
-        n = trainer.optimiser.gradient.numel()
+        n = trainer.optimiser.n_variables
         self.console.say(
             f"{trainer.potential.model.title} ({plan.choice['preset']}, {n} parameters) on "
             f"{self.device}: {len(train)} frames to train, {len(valid)} to validate, "
@@ -274,10 +223,28 @@ class Session:
         checkpoint.clean(run_dir)
         train_dump = plan.config.model_dump(mode="json")
         sections = {"data": plan.data, "model": plan.choice, "train": train_dump}
-        record.write_config(run_dir / record.CONFIG, sections)
+        record.write_config(run_dir / record.CONFIG, sections | self.start.sections)
         if self.inputs.split is not None:
             self.inputs.split.save(run_dir / record.SPLIT)
         self._write_run(trainer, plan, run_dir, "running")
+
+    def _keep_start(self, trainer: Trainer, run_dir: Path) -> None:
+        """A potential that is good before it is trained is the first candidate for the best."""
+        state = trainer.state
+        state.best_loss, sums = trainer.evaluate()
+        row = {
+            "epoch": 0,
+            "step": 0,
+            "time_s": 0.0,
+            "lr": 0.0,
+            "valid_loss": state.best_loss,
+            **error_summary(sums, "valid"),
+        }
+        trainer.log.write(row)
+        state.metrics_bytes = trainer.log.size
+        if self.world.is_main:
+            trainer.potential.card.errors = dict(row)
+            trainer.potential.save(run_dir / BEST)
 
     def _fit(self, trainer: Trainer, plan: Plan, run_dir: Path) -> None:
         started = time.monotonic()
@@ -305,7 +272,7 @@ class Session:
             "status": status,
             "model": plan.choice["name"],
             "preset": plan.choice["preset"],
-            "n_parameters": trainer.optimiser.gradient.numel(),
+            "n_parameters": trainer.optimiser.n_variables,
             "data_hash": plan.identity["data"]["train"],
             "valid_hash": plan.identity["data"]["valid"],
             "split_hash": split.hash if split is not None else None,
@@ -328,32 +295,3 @@ class Session:
             "max_edges": state.max_edges,
         }
         record.write_json(run_dir / record.RUN, content)
-
-
-class ConstantsGraphs:
-    """Graphs of part of a training set, species filled in; may be iterated more than once."""
-
-    def __init__(self, data: Dataset, potential: Potential, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        n = min(len(data), CONSTANTS_FRAMES)
-        self.frames = np.sort(rng.choice(len(data), size=n, replace=False))
-        self.data, self.potential = data, potential
-        self.lookup = torch.from_numpy(potential.species.lookup())
-
-    def __iter__(self) -> Iterator[Graph]:
-        potential = self.potential
-        needs, dtype = potential.model.needs, potential.dtype
-        costs = self.data.edge_counts(potential.cutoff) + self.data.n_atoms
-        for portion in within_budget(self.frames, costs, max(int(costs.max()), 50_000)):
-            graph = self.data.batch(portion, potential.cutoff, needs, dtype).graph
-            yield graph.replace(species=self.lookup[graph.numbers])
-
-
-def _labels(data: Dataset) -> dict[str, bool]:
-    """Which labels any frame has."""
-    stress = data.records["stress"]
-    return {
-        "energy": bool(np.isfinite(data.energies).any()),
-        "forces": any(frame.forces is not None for frame in data),
-        "stress": bool(np.isfinite(stress).all(axis=(1, 2)).any()),
-    }

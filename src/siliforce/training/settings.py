@@ -12,6 +12,7 @@ from siliforce.models import Model
 from siliforce.training.loss import LossConfig
 from siliforce.training.normalise import NormaliseConfig
 from siliforce.training.options import Options, Seconds, merged, parse
+from siliforce.training.policy import Policy, get_policy
 from siliforce.training.schedule import ScheduleConfig
 
 DEFAULT_EPOCHS = 200
@@ -61,6 +62,19 @@ class TrainConfig(Options):
     deterministic: bool = False
     compile: bool = False
     tensorboard: bool = False
+    joint: bool = Field(
+        False,
+        description="frames of different elements are sources, each with a first layer and an "
+        "output bias of its own; all other layers are shared",
+    )
+    policy: Policy | None = Field(
+        None, description="what is trained, by name or in full; None: everything. For transfer"
+    )
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return get_policy(value) if isinstance(value, str) else value
 
     @field_validator("loss", "schedule", "normalise", mode="before")
     @classmethod
@@ -84,10 +98,16 @@ PAPER: dict[str, Any] = {
 
 
 def resolve(user: TrainConfig, model: type[Model], preset: str) -> TrainConfig:
-    """Fill what the user left out: from the model's preset, then from the defaults."""
+    """Fill what the user left out: from the model's preset, then from the defaults.
+
+    The learning rate of a policy is relative to the preset's.
+    """
     base = PAPER if preset == "paper" else {}
     base = merged(base, model.training_presets.get(preset, {}))
-    return parse(TrainConfig, merged(base, user.model_dump(exclude_unset=True)), "train")
+    config = parse(TrainConfig, merged(base, user.model_dump(exclude_unset=True)), "train")
+    if config.policy is not None and "lr" not in user.model_fields_set:
+        config = config.model_copy(update={"lr": config.lr * config.policy.lr})
+    return config
 
 
 def default_batch_size(n_frames: int) -> int:

@@ -32,7 +32,7 @@ def paths(svg: str, kind: str) -> list[np.ndarray]:
 
 def test_a_band_is_an_area_within_the_chart() -> None:
     x = np.linspace(0, 1, 5)
-    band = Series("", x, x - 1, 0, upper=x + 3)
+    band = Series("", x, x, 0, "band", low=x - 1, high=x + 3)
     svg = str(chart([band], "x", "y", "t"))
     (area,) = paths(svg, "band")
     assert len(area) == 10

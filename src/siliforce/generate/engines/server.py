@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.units import Bohr, Hartree
 
 
 def _emt(settings: dict[str, Any]) -> Any:
@@ -79,7 +80,6 @@ class PySCFMolecule:
     def compute(self, atoms: Atoms) -> dict[str, Any]:
         """Energy [eV], forces [eV/Å] and the number of SCF cycles."""
         dft, gto = import_module("pyscf.dft"), import_module("pyscf.gto")
-        hartree, bohr = 27.211386245988, 0.529177210903
         pairs = zip(atoms.get_chemical_symbols(), atoms.positions, strict=True)
         spin = int(atoms.numbers.sum()) % 2
         molecule = gto.M(
@@ -96,9 +96,9 @@ class PySCFMolecule:
             raise RuntimeError("the SCF did not converge")
         gradient = field.nuc_grad_method()
         gradient.grid_response = True
-        forces = -gradient.kernel() * hartree / bohr
+        forces = -gradient.kernel() * Hartree / Bohr
         return {
-            "energy": energy * hartree,
+            "energy": energy * Hartree,
             "forces": forces.tolist(),
             "version": package_version("pyscf"),
         }

@@ -1,0 +1,1 @@
+"""What transfer saves: controls, learning curves, families, the paper's demonstration."""
