@@ -12,8 +12,8 @@ from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 from scipy import stats
 
-from siliforce.simulation.batched import _state
 from siliforce.simulation.calculator import SiliforceCalculator
+from siliforce.simulation.engine import initial_state
 from siliforce.simulation.forces import PotentialForces
 from siliforce.simulation.integrators import Evaluate, Integrator, State
 from siliforce.simulation.md import MDConfig, prepared
@@ -27,7 +27,7 @@ def started(atoms: Atoms, config: MDConfig, count: int = 1) -> State:
     """`count` copies with velocities of their own."""
     configs = [config.model_copy(update={"seed": k}) for k in range(count)]
     ready = [prepared(atoms, c) for c in configs]
-    return _state([a for a, _ in ready], [r for _, r in ready], configs, torch.device("cpu"))
+    return initial_state([a for a, _ in ready], [r for _, r in ready], configs, torch.device("cpu"))
 
 
 def springs_at(state: State, matrix: np.ndarray, temperature: float) -> Evaluate:
@@ -115,7 +115,7 @@ def test_steps_are_those_of_ase(kind):
     else:
         dynamics = NoseHooverChainNVT(moving, step, temperature_K=300, tdamp=100 * FS)
     ready = prepared(start, config)
-    state = _state([ready[0]], [ready[1]], [config], torch.device("cpu"))
+    state = initial_state([ready[0]], [ready[1]], [config], torch.device("cpu"))
     forces = PotentialForces([potential])
     forces(state, stress=False)
     integrator = Integrator(config, state, production=True)
