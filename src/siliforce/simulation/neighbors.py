@@ -147,7 +147,7 @@ class SkinList:
                 problems[i] = str(error)
                 continue
             self.searches += 1
-            kinds = (torch.int64, torch.int64, torch.float64)
+            kinds = (torch.int64, torch.int64, torch.int32)
             parts = (found.center, found.neighbor, found.cell_shifts)
             self._edges[i] = tuple(  # type: ignore[assignment]
                 torch.as_tensor(p).to(self.device, kind)

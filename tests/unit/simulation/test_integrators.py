@@ -12,8 +12,8 @@ from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from ase.md.verlet import VelocityVerlet
 from scipy import stats
 
-from siliforce.simulation.batched import _state
 from siliforce.simulation.calculator import SiliforceCalculator
+from siliforce.simulation.engine import initial_state
 from siliforce.simulation.forces import PotentialForces
 from siliforce.simulation.integrators import Evaluate, Integrator, State
 from siliforce.simulation.md import MDConfig, prepared
@@ -27,7 +27,7 @@ def started(atoms: Atoms, config: MDConfig, count: int = 1) -> State:
     """`count` copies with velocities of their own."""
     configs = [config.model_copy(update={"seed": k}) for k in range(count)]
     ready = [prepared(atoms, c) for c in configs]
-    return _state([a for a, _ in ready], [r for _, r in ready], configs, torch.device("cpu"))
+    return initial_state([a for a, _ in ready], [r for _, r in ready], configs, torch.device("cpu"))
 
 
 def springs_at(state: State, matrix: np.ndarray, temperature: float) -> Evaluate:
@@ -55,12 +55,12 @@ def test_kinetic_energy_has_the_canonical_distribution(thermostat):
     springs = springs_at(state, Network(atoms.positions).matrix, 300)
     integrator = Integrator(config, state, production=True)
     origin, sample = integrator.conserved(state), []
-    for step in range(1200):
+    for step in range(900):
         integrator.step(state, springs)
-        if step >= 200 and step % 25 == 0:
+        if step >= 150 and step % 25 == 0:
             sample.append(2 * state.kinetic().numpy() / (ase.units.kB * 300))
     found = np.concatenate(sample)
-    assert stats.kstest(found, stats.chi2(21).cdf).statistic < 0.03  # 1 % level for 1900: 0.034
+    assert stats.kstest(found, stats.chi2(21).cdf).statistic < 0.043  # the 1 % level
     assert found.mean() == pytest.approx(21, rel=0.02)
     assert found.var() == pytest.approx(42, rel=0.1)
     np.testing.assert_allclose(integrator.conserved(state), origin, atol=0.02)  # 3 meV/atom
@@ -84,9 +84,9 @@ def test_ideal_gas_has_its_volume_and_its_fluctuations():
 
     nothing(state)
     integrator, sample = Integrator(config, state, production=True), []
-    for step in range(1500):
+    for step in range(900):
         integrator.step(state, nothing)
-        if step >= 200:
+        if step >= 150:
             sample.append(state.volume.numpy())
     found = np.concatenate(sample)
     assert found.mean() == pytest.approx(expected, rel=0.02)
@@ -115,7 +115,7 @@ def test_steps_are_those_of_ase(kind):
     else:
         dynamics = NoseHooverChainNVT(moving, step, temperature_K=300, tdamp=100 * FS)
     ready = prepared(start, config)
-    state = _state([ready[0]], [ready[1]], [config], torch.device("cpu"))
+    state = initial_state([ready[0]], [ready[1]], [config], torch.device("cpu"))
     forces = PotentialForces([potential])
     forces(state, stress=False)
     integrator = Integrator(config, state, production=True)
