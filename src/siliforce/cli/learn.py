@@ -121,12 +121,21 @@ def evaluate(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders; several are compared. Or a campaign's folder."),
+    ],
     out: Annotated[Optional[Path], typer.Option("--out", "-o", help="HTML file.")] = None,
 ) -> None:
     """One self-contained HTML file: data, errors, simulations, and what to trust."""
+    from siliforce.benchmark.campaign import CAMPAIGN, open_campaign, stored_campaign
     from siliforce.report import write_report
+    from siliforce.report.campaign import write_campaign_report
 
+    if len(runs) == 1 and (runs[0] / CAMPAIGN).is_file():
+        opened = open_campaign(stored_campaign(runs[0]), runs[0])
+        typer.echo(write_campaign_report(opened, out))
+        return
     typer.echo(write_report(runs, out or runs[0] / "report.html"))
 
 

@@ -310,7 +310,7 @@ def test_simulations_are_scored_against_a_reference(tmp_path: Path) -> None:
         models=[],
         zero_shot=["emt"],
         studies={},
-        indicators=["errors", "rdf", "adf", "survival"],
+        indicators=["errors", "rdf", "adf", "survival", "speed", "pressure"],
         md={"timestep": 2, "equilibration": 0.02, "production": 0.1, "frame_every": 5},
     )
     opened, _ = run_campaign(config, tmp_path / "out")
@@ -320,6 +320,8 @@ def test_simulations_are_scored_against_a_reference(tmp_path: Path) -> None:
     by_quantity = {s.quantity: s for s in found.scores}
     assert by_quantity["forces"].score == pytest.approx(1.0)
     assert found.entries[0].value_of("errors", "energy_rmse", "test") == pytest.approx(0, abs=1e-6)
+    assert found.entries[0].value_of("speed", "energy_forces") > 1
+    assert found.entries[0].value_of("pressure", "pressure") is not None
     assert 0.5 < by_quantity["rdf"].score < 1
     assert 0.2 < by_quantity["adf"].score < 1
     assert {s.domain for s in found.scores} == {"id"}
