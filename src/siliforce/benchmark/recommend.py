@@ -14,8 +14,8 @@ from siliforce.errors import DataError
 from siliforce.indicators.base import Result
 from siliforce.training.options import show_seconds
 
-FIXED_GIB = 0.4
-"""Memory that a process has taken before it evaluates anything: PyTorch and siliforce."""
+FIXED_GIB = 0.35
+"""Memory of a process that has loaded PyTorch and siliforce and nothing else: measured, 0.33."""
 TOO_LONG = 30 * 86400.0
 """s; a simulation that takes longer than a month is not one."""
 
@@ -125,8 +125,7 @@ def _stability(
 ) -> None:
     """Whether runs that are at least as hot, or the hottest there are, reached their end."""
     runs = [r for e in entries for r in e.of("dynamics")]
-    if needs.ood:
-        runs = [r for r in runs if r.split.startswith("ood")] or runs
+    runs = [r for r in runs if r.split.startswith("ood") == needs.ood] or runs
     if not runs:
         reasons.append("no dynamics was run: whether it is stable is not known")
         return
@@ -171,7 +170,7 @@ def _long(seconds: float) -> str:
 
 
 def _memory(entries: Sequence[Entry], needs: Needs, against: list[str], reasons: list[str]) -> None:
-    """Memory grows with the atoms beyond what the process takes anyway."""
+    """Memory grows with the atoms, beyond what the process takes anyway."""
     if needs.memory is None:
         return
     sizes = []
@@ -179,7 +178,7 @@ def _memory(entries: Sequence[Entry], needs: Needs, against: list[str], reasons:
         for result in entry.of("speed"):
             peak, atoms = result.value("peak_memory"), result.provenance.get("n_atoms")
             if peak is not None and atoms:
-                sizes.append(FIXED_GIB + max(peak - FIXED_GIB, 0.0) * needs.atoms / atoms)
+                sizes.append(FIXED_GIB + peak * needs.atoms / atoms)
     if not sizes:
         reasons.append("its memory was not measured")
         return

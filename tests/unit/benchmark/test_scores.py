@@ -196,6 +196,14 @@ def test_recommendations_follow_the_needs() -> None:
     assert any("tested to 1800 K only" in reason for reason in hotter[0].reasons)
     long = recommend(found, Needs(atoms=100_000, time=100, temperature=1200))
     assert all(c.rank is None for c in long)
+    tight = recommend(found, Needs(atoms=960, time=0.01, temperature=1200, memory=5.0))
+    sizes = {label: np.mean([e.value_of("speed", "peak_memory") for e in found.of(label)])
+             for label in found.labels}  # fmt: skip
+    for choice in tight:
+        fits = 0.35 + 10 * sizes[choice.label] <= 5.0
+        assert any("for 960 atoms" in reason for reason in choice.reasons)
+        assert choice.rank is None or fits
+    assert any(choice.rank is not None for choice in tight)
     seconds = {c.label: c.seconds for c in any_model}
     speeds = [e.value_of("speed", "energy_forces") for e in found.of("mace")]
     assert seconds["mace"] == pytest.approx(1e-6 * np.mean(speeds) * 100 * 1e4)
