@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from siliforce.data import Dataset, load_dataset
+from siliforce.data import Dataset, Split, load_dataset
 from siliforce.errors import DataError
 from siliforce.indicators.base import Metric, Result, stamp
 from siliforce.indicators.errors import evaluate
@@ -24,7 +24,7 @@ from siliforce.potential import Potential
 from siliforce.training.adapt import adapt, adapt_defaults, target_data
 from siliforce.training.adapted import AdaptConfig
 from siliforce.training.build import ModelChoice
-from siliforce.training.inputs import Source
+from siliforce.training.inputs import DataConfig, Source
 from siliforce.training.options import as_options
 from siliforce.training.record import CONFIG, RUN, read_json
 from siliforce.training.run import RunResult, train
@@ -65,7 +65,7 @@ class Comparison:
 
 def compare(
     source: str | Path | Potential,
-    data: Source,
+    data: Source | DataConfig,
     *,
     test: Source | None = None,
     source_test: Source | None = None,
@@ -99,7 +99,7 @@ def compare(
         as_options(TrainConfig, train, "train"),
     )
     potential = source if isinstance(source, Potential) else Potential.load(source)
-    if test is None and not section.test:
+    if test is None and not section.test and not _has_test(data):
         section = section.model_copy(update={"test": TEST})
     if valid is not None and test is None:
         raise DataError("--valid names the held-out frames: name those of the test too, by --test")
@@ -128,6 +128,13 @@ def compare(
         sets["ood:source"] = load_dataset(source_test)  # type: ignore[arg-type]
     used = Dataset.concatenate([inputs.train, inputs.valid])
     return judge(potential, adapted, controls, sets, used)
+
+
+def _has_test(data: Any) -> bool:
+    """Whether the data themselves say which frames are for the test."""
+    if isinstance(data, Split):
+        return len(data.test) > 0
+    return isinstance(data, DataConfig) and data.split.test > 0
 
 
 def train_control(
