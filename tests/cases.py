@@ -63,7 +63,6 @@ CASES = (
     Case(
         "bpnn_transfer",
         {"readout_bias.weight": "the last bias adds a constant to the energy"},
-        scale=0.1,
     ),
     Case(
         "schnet",

@@ -129,7 +129,8 @@ class TransferBPNN(Model):
             first[:, n_host:] = 0.0
         self.activation = ACTIVATIONS[config.activation]
         last = config.hidden[-1]
-        self.readout = SpeciesTable(torch.randn(n_species, last) * 1.5 / math.sqrt(last))
+        # Small: random layers on whitened features have forces far above any that occur.
+        self.readout = SpeciesTable(torch.randn(n_species, last) * 0.1 / math.sqrt(last))
         self.readout_bias = SpeciesTable(torch.zeros(n_species))
         self.register_buffer("networks", torch.arange(n_species), persistent=False)
 

@@ -75,7 +75,7 @@ def demonstrate(
             "n_pool": len(pool),
             "source_energy_rmse": MEV * source.error,
             "seconds": time.monotonic() - started,
-            "intervals": f"95 % intervals of the mean over {config.n_draws} draws of the samples",
+            "intervals": f"geometric means and their 95 % intervals over {config.n_draws} draws",
         },
     )
 

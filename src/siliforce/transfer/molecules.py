@@ -46,13 +46,13 @@ class DemoConfig(Options):
 
     sizes: tuple[int, ...] = Field((5, 10, 25, 50, 100, 250, 500, 1000), description="H2S samples")
     n_source: int = Field(1000, ge=10, description="H2O samples")
-    n_test: int = Field(200, ge=10, description="H2S frames, the last of the set, never trained on")
+    n_test: int = Field(100, ge=10, description="H2S frames, the last of the set, never trained on")
     n_draws: int = Field(20, ge=2, description="of the samples, each with its own starting weights")
     decays: tuple[float, ...] = Field(
-        (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2), description="weight decays to choose from"
+        (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2), description="weight decays to choose from"
     )
     n_starts: int = Field(2, ge=1, description="starting weights of each final network")
-    n_tuned: int = Field(4, ge=1, description="draws that the weight decay is chosen on")
+    n_tuned: int = Field(3, ge=1, description="draws that the weight decay is chosen on")
     n_folds: int = Field(3, ge=2, description="of the cross-validation")
     max_steps: int = Field(500, ge=1)
     seed: int = Field(0, ge=0)

@@ -24,12 +24,12 @@ class Curve:
     errors: np.ndarray
 
     def mean(self) -> np.ndarray:
-        """(n_sizes,)."""
-        return self.errors.mean(axis=1)
+        """Geometric, since errors are compared by ratios; (n_sizes,)."""
+        return _mean(self.errors)
 
     def interval(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """95 % interval of the mean by drawing the draws again, (n_sizes,) each."""
-        means = _resampled(self.errors, np.random.default_rng(seed)).mean(axis=2)
+        means = _mean(_resampled(self.errors, np.random.default_rng(seed)))
         low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         return low, high
 
@@ -50,10 +50,10 @@ class Saving:
     beyond: str = ""
 
     def sentence(self) -> str:
-        """`12x [8, 19]`, or `> 40x`."""
+        """`12× [8, 19]`, or `> 40×`."""
         if self.beyond:
-            return f"{self.beyond} {self.factor:.3g}x"
-        return f"{self.factor:.3g}x [{self.low:.3g}, {self.high:.3g}]"
+            return f"{self.beyond} {self.factor:.3g}×"
+        return f"{self.factor:.3g}× [{self.low:.3g}, {self.high:.3g}]"
 
 
 def samples_saved(transfer: Curve, control: Curve, size: int, seed: int = 0) -> Saving:
@@ -67,8 +67,8 @@ def samples_saved(transfer: Curve, control: Curve, size: int, seed: int = 0) -> 
     row = transfer.sizes.index(size)
     needed, beyond = samples_for(control.sizes, control.mean(), float(transfer.mean()[row]))
     rng = np.random.default_rng(seed)
-    targets = _resampled(transfer.errors[row : row + 1], rng).mean(axis=2)[:, 0]
-    means = _resampled(control.errors, rng).mean(axis=2)
+    targets = _mean(_resampled(transfer.errors[row : row + 1], rng))[:, 0]
+    means = _mean(_resampled(control.errors, rng))
     pairs = zip(means, targets, strict=True)
     spread = [samples_for(control.sizes, mean, target)[0] for mean, target in pairs]
     low, high = np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -90,6 +90,10 @@ def samples_for(sizes: Sequence[int], errors: np.ndarray, target: float) -> tupl
         return float(sizes[0]), "" if y[0] == goal else "<"
     share = (y[k - 1] - goal) / (y[k - 1] - y[k])
     return float(np.exp(x[k - 1] + share * (x[k] - x[k - 1]))), ""
+
+
+def _mean(errors: np.ndarray) -> np.ndarray:
+    return np.exp(np.log(errors).mean(axis=-1))
 
 
 def _resampled(errors: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -75,6 +75,19 @@ def test_lines_break_at_gaps_and_the_file_is_valid_xml():
     assert root.get("aria-label") == "title & more"
 
 
+def test_logarithmic_abscissa_with_intervals():
+    series = Series("a", [10, 100, 1000], [4.0, 2.0, 1.0], 0, "both", low=[3, 1, 1], high=[5, 3, 1])
+    svg = chart([series], "samples", "meV", "t", log_x=True)
+    assert re.search(r'data-x="[^"]* 1"', svg)
+    ends = re.findall(r'class="range s0" d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', svg)
+    places = np.array(ends, dtype=float)
+    assert len(places) == 3
+    assert (places[:, 0] == places[:, 2]).all()
+    steps = np.diff(places[:, 0])
+    assert steps[0] == pytest.approx(steps[1], abs=0.15)  # even for a constant ratio
+    assert (places[:2, 1] > places[:2, 3]).all()  # low stands below high
+
+
 def test_empty_charts_are_drawn():
     for svg in (
         chart([], "x", "y", "t"),
