@@ -29,6 +29,7 @@ from siliforce.training.options import as_options
 from siliforce.training.record import CONFIG, RUN, read_json
 from siliforce.training.run import RunResult, train
 from siliforce.training.session import Restart
+from siliforce.training.sets import recorded_sets
 from siliforce.training.settings import TrainConfig, resolve
 
 TEST = 0.2
@@ -84,7 +85,8 @@ def compare(
 
     Args:
         test: target frames for the test; without them a fifth of `data` is kept for it.
-        source_test: frames of the source, for what is forgotten.
+        source_test: frames of the source, for what is forgotten; without them the test frames of
+            the source's run folder, if it has any.
         control: train it.
         rates: learning rates the control tries, over its preset's.
         out: run folder of the adapted potential; `control/` and `results/` lie in it.
@@ -126,8 +128,20 @@ def compare(
     sets = {"test": tested}
     if source_test is not None:
         sets["ood:source"] = load_dataset(source_test)  # type: ignore[arg-type]
+    elif (own := own_test(source)) is not None:
+        sets["ood:source"] = own
     used = Dataset.concatenate([inputs.train, inputs.valid])
     return judge(potential, adapted, controls, sets, used)
+
+
+def own_test(source: str | Path | Potential) -> Dataset | None:
+    """Test frames that a source's run folder names; None where there are none, or have moved."""
+    if isinstance(source, Potential) or not Path(source).is_dir():
+        return None
+    try:
+        return recorded_sets(source).get("test")
+    except DataError:
+        return None
 
 
 def _has_test(data: Any) -> bool:

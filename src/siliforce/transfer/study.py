@@ -31,7 +31,7 @@ from siliforce.training.options import Options, as_options
 from siliforce.training.policy import get_policy
 from siliforce.training.record import RUN, read_json
 from siliforce.training.settings import TrainConfig
-from siliforce.transfer.compare import CONTROL_RATES, MEASURES, train_control
+from siliforce.transfer.compare import CONTROL_RATES, MEASURES, own_test, train_control
 from siliforce.transfer.curves import summary
 from siliforce.workers import run_workers
 
@@ -80,7 +80,7 @@ def study(
         source: model file or run folder.
         data: target frames that draws are made of.
         test: target frames for the test; without them 30 % of `data` are kept for it.
-        source_test: frames of the source, for what is forgotten.
+        source_test: frames of the source, for what is forgotten, as in `compare`.
         replay: frames of the source to mix in.
         policies: what is trained; several are compared.
         frames: how many frames to learn from; more than there are is left out, and said.
@@ -150,7 +150,8 @@ class Study:
         else:
             parts = split_dataset(frames, SplitConfig(valid=0.0, test=TEST, seed=plan.train.seed))
             self.pool, self.test = parts.train, parts.test
-        self.source_test = None if plan.source_test is None else load_dataset(plan.source_test)
+        named = plan.source_test
+        self.source_test = own_test(plan.source) if named is None else load_dataset(named)
         self.counts = [n for n in plan.frames if n <= len(self.pool)]
         if not self.counts:
             raise DataError(
