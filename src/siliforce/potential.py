@@ -245,6 +245,8 @@ class Potential(nn.Module):
         known = self.species.numbers
         species = self.species.extended(numbers)
         new = species.numbers[len(known) :]
+        if not new:
+            return self
         rows = []
         for z in new:
             source = (sources or {}).get(z, neighbor_in_table(z, known))

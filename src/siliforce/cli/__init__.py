@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from siliforce.cli import data, deploy, generate, learn, simulate, transfer
+from siliforce.cli import adapt, data, deploy, generate, learn, simulate, transfer
 from siliforce.cli.options import show_json
 from siliforce.errors import SiliforceError
 
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(generate.app, name="generate")
-for verb in (learn.train, learn.evaluate, learn.report, learn.models, learn.info):
+for verb in (learn.train, adapt.adapt, learn.evaluate, learn.report, learn.models, learn.info):
     app.command()(verb)
 app.command("import")(deploy.import_model)
 app.add_typer(simulate.app, name="simulate")

@@ -232,18 +232,20 @@ class Dataset:
         records = self.records[rows]
         sizes = records["n_atoms"].astype(np.int64)
         joined, n_edges = self._joined(rows, records, cutoff)
-        neighbor = joined["neighbor"].astype(np.int64)
-        shifts = joined["shift"].astype(np.float64)
-        positions, center = joined["positions"], np.repeat(np.arange(sizes.sum()), joined["degree"])
-        vectors, ends = np.empty_like(shifts), np.cumsum(n_edges)
+        rounded = dtype == torch.float32 and not topology.compares_lengths
+        positions = joined["positions"]
+        vectors = np.empty((n_edges.sum(), 3), np.float32 if rounded else np.float64)
+        neighbor = np.empty(len(vectors), np.int64)
+        first_atom, first_edge = np.cumsum(sizes) - sizes, np.cumsum(n_edges) - n_edges
         # Frame by frame: the arrays of one fit in the processor's cache, those of a batch do not.
-        starts = zip(records["cell"], np.cumsum(sizes) - sizes, ends - n_edges, ends, strict=True)
-        for cell, first_atom, start, end in starts:
-            edges = slice(start, end)
-            neighbor[edges] += first_atom
-            np.matmul(shifts[edges], cell, out=vectors[edges])
-            vectors[edges] += positions.take(neighbor[edges], axis=0)
-            vectors[edges] -= positions.take(center[edges], axis=0)
+        for k, cell in enumerate(records["cell"]):
+            atoms = slice(first_atom[k], first_atom[k] + sizes[k])
+            edges = slice(first_edge[k], first_edge[k] + n_edges[k])
+            np.add(joined["neighbor"][edges], first_atom[k], out=neighbor[edges])
+            apart = joined["shift"][edges].astype(np.float64) @ cell
+            apart += positions.take(neighbor[edges], axis=0)
+            apart -= positions[atoms].repeat(joined["degree"][atoms], axis=0)
+            vectors[edges] = apart
         t = torch.from_numpy
         graph = assemble(
             numbers=t(joined["numbers"].astype(np.int64)),
@@ -251,10 +253,11 @@ class Dataset:
             sizes=t(sizes),
             cell=t(records["cell"].copy()),
             pbc=t(records["pbc"].copy()),
-            center=t(center),
+            center=t(np.repeat(np.arange(sizes.sum()), joined["degree"])),
             neighbor=t(neighbor),
-            cell_shifts=t(shifts),
+            cell_shifts=t(joined["shift"]),
             vectors=t(vectors),
+            degree=t(joined["degree"].astype(np.int64)),
             topology=topology,
             dtype=dtype,
         )

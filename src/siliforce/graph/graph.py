@@ -75,7 +75,7 @@ class Graph:
         pbc: (n_systems, 3).
         center, neighbor: (n_edges,).
         edge_ptr: first edge of each atom, (n_atoms + 1,).
-        cell_shifts: (n_edges, 3), float64.
+        cell_shifts: (n_edges, 3), integers.
         edge_vectors: r_neighbor - r_center + shift @ cell, (n_edges, 3), Å, the model's dtype.
         triplets: pairs of edges with one center, (2, n_triplets), or None.
         reverse_edges: (n_edges,), or None.
@@ -184,7 +184,7 @@ def collate(
         pbc=torch.from_numpy(np.stack([s.pbc for s in systems])),
         center=joined((e.center + o for e, o in zip(edges, offsets, strict=True)), np.int64),
         neighbor=joined((e.neighbor + o for e, o in zip(edges, offsets, strict=True)), np.int64),
-        cell_shifts=joined((e.cell_shifts for e in edges), np.float64),
+        cell_shifts=joined((e.cell_shifts for e in edges), np.int32),
         topology=topology,
         dtype=dtype,
     )
@@ -203,6 +203,7 @@ def assemble(
     topology: Topology,
     dtype: torch.dtype = torch.float32,
     vectors: Tensor | None = None,
+    degree: Tensor | None = None,
 ) -> Graph:
     """A graph from arrays that are already concatenated: the one place that makes topology.
 
@@ -211,10 +212,12 @@ def assemble(
         sizes: atoms of each system, (n_systems,).
         cell, pbc: (n_systems, 3, 3) and (n_systems, 3).
         center, neighbor: counted through the batch, sorted by (center, neighbor, shift).
-        cell_shifts: (n_edges, 3), float64.
+        cell_shifts: (n_edges, 3), integers.
         topology: what the model needs.
         dtype: of the edge vectors.
-        vectors: of the edges, (n_edges, 3), float64, where the caller has them.
+        vectors: of the edges, (n_edges, 3), where the caller has them; in float64 where the
+            topology compares lengths.
+        degree: edges of each atom, (n_atoms,), where the caller has them.
     """
     n_atoms = numbers.shape[0]
     system_index = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
@@ -226,9 +229,11 @@ def assemble(
     if topology.max_neighbors is not None:
         keep = nearest(center, vectors, topology.max_neighbors)
         center, neighbor, cell_shifts = center[keep], neighbor[keep], cell_shifts[keep]
-        vectors = vectors[keep]
+        vectors, degree = vectors[keep], None
+    if degree is None:
+        degree = torch.bincount(center, minlength=n_atoms)
     edge_ptr = torch.zeros(n_atoms + 1, dtype=torch.int64, device=center.device)
-    torch.cumsum(torch.bincount(center, minlength=n_atoms), 0, out=edge_ptr[1:])
+    torch.cumsum(degree, 0, out=edge_ptr[1:])
     pairs = (
         triplets(edge_ptr, center, topology.triplets == "ordered") if topology.triplets else None
     )
@@ -264,5 +269,6 @@ def _edge_vectors(
     cell_shifts: Tensor,
     system_index: Tensor,
 ) -> Tensor:
-    translation = torch.einsum("es,esx->ex", cell_shifts, cell[system_index[center]])
+    of_edge = cell[system_index[center]]
+    translation = torch.einsum("es,esx->ex", cell_shifts.to(cell.dtype), of_edge)
     return positions[neighbor] - positions[center] + translation

@@ -36,6 +36,11 @@ class Topology:
     slots: bool = False
     max_neighbors: int | None = None
 
+    @property
+    def compares_lengths(self) -> bool:
+        """Whether its pairs depend on lengths, which must then not be rounded."""
+        return self.closed_triplets or self.max_neighbors is not None
+
 
 def triplets(edge_ptr: Tensor, center: Tensor, ordered: bool) -> Tensor:
     """All pairs of edges with the same center.
@@ -130,7 +135,7 @@ def _find_reverse(
     center: Tensor, neighbor: Tensor, cell_shifts: Tensor, n_atoms: int
 ) -> tuple[Tensor, Tensor]:
     """Position of (j, i, -S) among the sorted edges, and whether it is there."""
-    shifts = cell_shifts.round().long()
+    shifts = cell_shifts.long()
     span = int(shifts.abs().max()) + 1 if shifts.numel() else 1
     forward, backward = center * n_atoms + neighbor, neighbor * n_atoms + center
     for axis in range(3):

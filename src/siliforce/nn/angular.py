@@ -1,4 +1,4 @@
-"""Functions of a distance and an angle: spherical Bessel functions and Legendre polynomials.
+"""Functions of a distance that go with Legendre polynomials: spherical Bessel functions.
 
 Together, `j_l(z_ln x) P_l(cos θ)`, they are waves in a sphere that is closed at the cutoff. Angles
 enter by their cosine alone: an arc cosine has no derivative where three atoms are in a line.
@@ -93,19 +93,6 @@ def chebyshev(x: Tensor, n_terms: int) -> Tensor:
     return rows[:n_terms]
 
 
-def legendre(cosine: Tensor, l_max: int) -> Tensor:
-    """`P_0 .. P_l_max` of the cosine; (...) -> (..., l_max + 1)."""
-    values = [torch.ones_like(cosine), cosine]
-    for n in range(1, l_max):
-        values.append(((2 * n + 1) * cosine * values[n] - n * values[n - 1]) / (n + 1))
-    return torch.stack(values[: l_max + 1], dim=-1)
-
-
 def zonal_norms(l_max: int) -> list[float]:
     """`sqrt((2 l + 1) / 4π)`: what makes `P_l(cos θ)` the spherical harmonic `Y_l0`."""
     return [math.sqrt((2 * degree + 1) / (4 * math.pi)) for degree in range(l_max + 1)]
-
-
-def zonal_harmonics(cosine: Tensor, l_max: int) -> Tensor:
-    """`Y_l0(θ)`, normalised on the sphere; (...) -> (..., l_max + 1)."""
-    return legendre(cosine, l_max) * cosine.new_tensor(zonal_norms(l_max))

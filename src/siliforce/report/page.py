@@ -16,7 +16,7 @@ from markupsafe import Markup
 from siliforce import __version__
 from siliforce.files import write_atomic
 from siliforce.indicators.base import Result
-from siliforce.report import figures, tables
+from siliforce.report import adaptation, figures, tables
 from siliforce.report.facts import data_facts
 from siliforce.report.load import Run, load_runs
 from siliforce.report.numbers import listed
@@ -40,10 +40,10 @@ WHAT = {
 def write_report(
     runs: str | Path | Sequence[str | Path], out: str | Path | None = None, title: str = ""
 ) -> Path:
-    """Write one HTML file about one run folder, or comparing several.
+    """Write one HTML file about one run folder, or comparing several; or about studies.
 
     Args:
-        runs: run folders, in the order of their colours.
+        runs: run folders, in the order of their colours; or folders of transfer studies.
         out: file to write; `report.html` in the (first) run folder if not given.
         title: heading.
 
@@ -54,6 +54,11 @@ def write_report(
         DataError: a folder does not exist or is not a run folder.
     """
     folders = [runs] if isinstance(runs, str | Path) else list(runs)
+    studies = [result for folder in folders for result in adaptation.study_folder(folder)]
+    if studies and all(adaptation.study_folder(folder) for folder in folders):
+        target = Path(out) if out is not None else Path(folders[0]) / "report.html"
+        heading = title or adaptation.page_title(studies)
+        return write_atomic(target, fill("study.html", heading, adaptation.page_content(studies)))
     loaded = load_runs(folders)
     target = Path(out) if out is not None else loaded[0].path / "report.html"
     return write_atomic(target, render(loaded, title))
@@ -123,6 +128,11 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
                 _failures(entries),
             )
             for entries in _by_split(runs, "dynamics").values()
+        ],
+        "transfer": [
+            (run, *adaptation.comparison_part(result))
+            for run in runs
+            for result in run.of(adaptation.COMPARISON)
         ],
         "timing": tables.timing(runs),
         "verdicts": [judge(run) for run in runs],

@@ -80,7 +80,7 @@ def adapt(
     console = Console(quiet or not world.is_main)
     potential = source if isinstance(source, Potential) else Potential.load(source)
     with world.main_first():
-        inputs = target_data(data, valid, section.folds, user.seed)
+        inputs = target_data(data, section, valid, user.seed)
         check_shared(potential, inputs.train.elements, section)
         replayed = _frames(replay or section.replay)
     name = IN_MEMORY if isinstance(source, Potential) else str(source)
@@ -116,11 +116,11 @@ def adapt_defaults(
 
 def target_data(
     data: Source | DataConfig | Mapping[str, Any],
-    valid: Source | None,
-    folds: int | None,
-    seed: int,
+    section: AdaptConfig,
+    valid: Source | None = None,
+    seed: int = 0,
 ) -> TrainingData:
-    """Target frames with one fold held out, at least one frame.
+    """Target frames with one fold held out, at least one frame, and a test part if asked for.
 
     Raises:
         DataError: fewer frames than folds.
@@ -134,14 +134,17 @@ def target_data(
     frames = _frames(data.source if isinstance(data, DataConfig) else data)
     assert frames is not None
     n = len(frames)
-    wanted = folds or min(5, n)
-    if n < max(wanted, 2):
+    n_test = max(round(section.test * n), 1) if section.test else 0
+    folds = max(section.folds or min(5, n - n_test), 2)
+    if n - n_test < folds:
+        kept = f", {n_test} of them for the test," if n_test else ""
         raise DataError(
-            f"{n} target frame{'s' if n != 1 else ''} cannot be divided into {max(wanted, 2)} "
-            "folds, one of which is held out: label more, lower adapt.folds, or name held-out "
-            "frames by --valid"
+            f"{n} target frame{'s' if n != 1 else ''}{kept} cannot be divided into {folds} folds, "
+            "one of which is held out: label more, lower adapt.folds, or name held-out frames by "
+            "--valid"
         )
-    split = SplitConfig(valid=1 / wanted, seed=seed)
+    held = (n - n_test) / folds / n
+    split = SplitConfig(valid=held, test=section.test, seed=seed)
     return load_training_data(frames if isinstance(data, Dataset) else data, split=split)
 
 

@@ -1,1 +1,1 @@
-"""What transfer saves: the paper's demonstration, learning curves, cost of a family."""
+"""What transfer saves: controls, learning curves, families, the paper's demonstration."""

@@ -1,4 +1,4 @@
-"""Spherical Bessel functions and Legendre polynomials against SciPy."""
+"""Spherical Bessel functions against SciPy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
-from scipy.special import eval_legendre, sph_harm_y, spherical_jn
+from scipy.special import sph_harm_y, spherical_jn
 
 from siliforce.nn.angular import (
     SphericalBesselBasis,
     chebyshev,
-    legendre,
     spherical_bessel_roots,
-    zonal_harmonics,
+    zonal_norms,
 )
 
 L_MAX, N_RADIAL = 6, 7
@@ -91,16 +90,6 @@ def test_chebyshev() -> None:
     torch.testing.assert_close(terms, torch.cos(k[:, None] * torch.acos(X)), rtol=0, atol=1e-12)
 
 
-def test_legendre_and_zonal_harmonics() -> None:
-    cosine = torch.linspace(-1, 1, 101, dtype=torch.float64)
-    values, harmonics = legendre(cosine, L_MAX), zonal_harmonics(cosine, L_MAX)
-    for order in range(L_MAX + 1):
-        np.testing.assert_allclose(values[:, order], eval_legendre(order, cosine), atol=1e-14)
-        reference = sph_harm_y(order, 0, np.arccos(cosine.numpy()), 0.0).real
-        np.testing.assert_allclose(harmonics[:, order], reference, atol=1e-14)
-    assert legendre(cosine, 0).shape == (101, 1)
-
-
-def test_legendre_is_twice_differentiable_in_a_line() -> None:
-    cosine = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda c: legendre(c, L_MAX), (cosine,))
+def test_zonal_norms() -> None:
+    found = [sph_harm_y(order, 0, 0.0, 0.0).real for order in range(L_MAX + 1)]  # P_l(1) is 1
+    np.testing.assert_allclose(zonal_norms(L_MAX), found, rtol=1e-14)

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from siliforce.config import load_config
 from siliforce.errors import ConfigError, DataError
 from siliforce.potential import Potential, read_header
 from siliforce.training.adapt import adapt
@@ -131,7 +132,9 @@ def test_learns_and_records_where_it_comes_from(germanium, tmp_path):
     header = read_header(tmp_path / "run" / "best.safetensors")
     assert header["card"]["adapted_from"]["source_hash"] == fingerprint(source)
     assert header["card"]["config"]["adapt"]["source"].endswith("source.safetensors")
-    assert "source_hash" in (tmp_path / "run" / "config.yaml").read_text()
+    config = load_config(tmp_path / "run" / "config.yaml")
+    assert config.adapt.source == str(tmp_path / "source.safetensors")
+    assert config.train.policy == get_policy("all")
 
 
 def test_restart_goes_on_bit_for_bit(germanium, tmp_path):
@@ -183,6 +186,14 @@ def test_replay_with_another_energy_zero_is_refused(tmp_path):
     silicon = target(4, tmp_path / "si", new=())
     with pytest.raises(ConfigError, match=r"\+0.4583 eV/atom.*cannot be trained on together"):
         adapt(exact(), data, replay=silicon, train=FAST, out=tmp_path / "run", **QUIET)
+
+
+@pytest.mark.parametrize("case", [CASES[0], SCHNET], ids=str)
+def test_a_target_without_new_elements(case, tmp_path):
+    source = build_potential(case)
+    data = target(4, tmp_path / "si", new=())
+    result = adapt(source, data, train=FAST, out=tmp_path / "run", **QUIET)
+    assert result.potential().species.symbols == ("O", "Si")
 
 
 def test_fewer_frames_than_folds(germanium, tmp_path):

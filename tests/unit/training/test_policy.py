@@ -6,6 +6,8 @@ from siliforce.errors import ConfigError
 from siliforce.training.policy import POLICIES, Policy, freeze, get_policy, rate_factors
 from tests.cases import CASES, shared_potential
 
+SCHNET = next(c for c in CASES if c.model == "schnet")
+
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_parts_are_a_partition_in_order(case):
@@ -30,7 +32,7 @@ def test_every_policy_trains_some_of_every_model(case, name):
 
 
 def test_the_first_pattern_that_fits_counts():
-    model = shared_potential(CASES[1]).model
+    model = shared_potential(SCHNET).model
     policy = Policy(parts={"interactions.1": 0.5, "interactions.*": 0.1, "readout": 1})
     factors = rate_factors(model, policy)
     assert factors["interactions.1.enter.weight"] == 0.5
@@ -39,7 +41,7 @@ def test_the_first_pattern_that_fits_counts():
 
 
 def test_freezing_can_be_taken_back():
-    model = shared_potential(CASES[1]).model
+    model = shared_potential(SCHNET).model
     freeze(model, get_policy("readout"))
     free = {n for n, p in model.named_parameters() if p.requires_grad}
     assert free == set(model.parts()["readout"])
@@ -48,7 +50,7 @@ def test_freezing_can_be_taken_back():
 
 
 def test_unknown_names_are_answered_with_known_ones():
-    model = shared_potential(CASES[1]).model
+    model = shared_potential(SCHNET).model
     with pytest.raises(ConfigError, match=r"no part 'readuot'; did you mean 'readout'"):
         rate_factors(model, Policy(parts={"readuot": 1}))
     with pytest.raises(ConfigError, match=r"no policy 'lst'; did you mean 'last'"):

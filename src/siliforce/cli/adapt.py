@@ -1,0 +1,176 @@
+"""`adapt`: a potential for a new dopant or alloy from one that is there, and whether it pays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from siliforce.cli.options import Json, Set, show, show_json
+
+Frames = Optional[list[Path]]
+
+
+def adapt(
+    source: Annotated[
+        Optional[Path], typer.Argument(help="Potential to start from, or configuration (.yaml).")
+    ] = None,
+    data: Annotated[Frames, typer.Argument(help="Frames of the target.")] = None,
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder.")] = None,
+    policy: Annotated[
+        Optional[list[str]],
+        typer.Option(help="What is trained: all, last, readout, species, first_last, low_rank."),
+    ] = None,
+    replay: Annotated[Frames, typer.Option(help="Frames of the source to mix in.")] = None,
+    test: Annotated[Frames, typer.Option(help="Target frames for the test; else a fifth.")] = None,
+    source_test: Annotated[
+        Frames, typer.Option(help="Frames of the source: what does it forget?")
+    ] = None,
+    control: Annotated[
+        bool, typer.Option("--control/--no-control", help="Train it from scratch too.")
+    ] = True,
+    study: Annotated[
+        bool, typer.Option("--study", help="Learning curves: how many frames are saved?")
+    ] = False,
+    frames: Annotated[str, typer.Option(help="With --study: numbers of frames.")] = "5,10,20,50",
+    draws: Annotated[int, typer.Option(min=1, help="With --study: draws of the frames.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="With --study: processes.")] = 1,
+    family: Annotated[
+        Optional[Path], typer.Option(help="family.yaml: a catalogue of compositions.")
+    ] = None,
+    max_time: Annotated[Optional[str], typer.Option(help="Budget of each training.")] = None,
+    epochs: Optional[int] = None,
+    device: Annotated[Optional[str], typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    restart: Annotated[str, typer.Option(help="never, or auto: go on where it stopped.")] = "never",
+    changes: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Adapt a potential to a dopant or an alloy, beside a control from scratch."""
+    from siliforce.config import load_config
+    from siliforce.errors import ConfigError
+
+    values = {"train": {"max_time": max_time, "epochs": epochs, "device": device}}
+    given = source if source is not None and source.suffix in (".yaml", ".yml") else None
+    config = load_config(given, changes or [], values)
+    if family is not None:
+        _family(family, out, config, as_json)
+        return
+    frames_given: Any = [str(p) for p in data or []] or config.data
+    if given is not None:
+        source = None if config.adapt.source is None else Path(config.adapt.source)
+    if source is None or not frames_given:
+        raise ConfigError("adapt what to what? siliforce adapt SOURCE FRAMES --out FOLDER")
+    if restart not in ("never", "auto"):
+        raise ConfigError(f"--restart {restart}: allowed are never, auto")
+    common: dict[str, Any] = {
+        "test": test,
+        "source_test": source_test,
+        "config": config.adapt,
+        "train": config.train,
+        "replay": replay,
+        "quiet": as_json,
+    }
+    policies = policy or []
+    if study:
+        counts = _numbers(frames)
+        if not data:
+            raise ConfigError("--study draws its frames itself: name them as FRAMES")
+        _study(source, data, out, policies, counts, draws, workers, control, common, as_json)
+        return
+    if len(policies) > 1:
+        raise ConfigError("one adaptation has one --policy; --study compares several")
+    _compare(source, frames_given, out, policies, control, restart, common, as_json)
+
+
+def _compare(
+    source: Path,
+    data: Any,
+    out: Path | None,
+    policies: list[str],
+    control: bool,
+    restart: str,
+    common: dict[str, Any],
+    as_json: bool,
+) -> None:
+    from siliforce.indicators.tables import result_table
+    from siliforce.transfer.compare import compare
+
+    first = data[0] if isinstance(data, list) else Path(str(data.source)).name
+    folder = out or Path("runs") / f"{Path(first).name.split('.')[0]}-adapted"
+    found = compare(
+        source,
+        data,
+        policy=policies[0] if policies else None,
+        control=control,
+        out=folder,
+        restart="auto" if restart == "auto" else "never",
+        **common,
+    )
+    if as_json:
+        show_json(found.result.model_dump(mode="json"))
+        return
+    show(result_table(found.result))
+    if found.alarm:
+        typer.secho(f"WARNING: {found.alarm}", fg=typer.colors.RED, err=True)
+    typer.echo(f"next: siliforce report {folder}")
+
+
+def _study(
+    source: Path,
+    data: list[Path],
+    out: Path | None,
+    policies: list[str],
+    counts: list[int],
+    draws: int,
+    workers: int,
+    control: bool,
+    common: dict[str, Any],
+    as_json: bool,
+) -> None:
+    from siliforce.errors import ConfigError
+    from siliforce.transfer.study import study
+
+    if not control:
+        raise ConfigError("--study compares with the control: leave --no-control out")
+    folder = out or Path("runs") / f"{data[0].name.split('.')[0]}-study"
+    found = study(
+        source,
+        data,
+        policies=policies or None,
+        frames=counts,
+        draws=draws,
+        workers=workers,
+        out=folder,
+        **common,
+    )
+    if as_json:
+        show_json(found.model_dump(mode="json"))
+        return
+    for line in found.provenance["sentences"]:
+        typer.echo(line)
+    if found.provenance["alarm"]:
+        typer.secho(f"WARNING: {found.provenance['alarm']}", fg=typer.colors.RED, err=True)
+    typer.echo(f"next: siliforce report {folder}")
+
+
+def _family(path: Path, out: Path | None, config: Any, as_json: bool) -> None:
+    from siliforce.indicators.tables import result_table
+    from siliforce.transfer.family import load_family, work_on_family
+
+    folder = out or Path("runs") / path.stem
+    found = work_on_family(load_family(path), folder, config.adapt, config.train, quiet=as_json)
+    if as_json:
+        show_json(found.model_dump(mode="json"))
+        return
+    show(result_table(found))
+    typer.echo(f"next: siliforce report {folder}")
+
+
+def _numbers(text: str) -> list[int]:
+    from siliforce.errors import ConfigError
+
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise ConfigError(f"--frames {text}: numbers separated by commas, e.g. 5,10,20") from None

@@ -1,0 +1,124 @@
+"""An adapted potential beside its control."""
+
+import json
+
+import numpy as np
+import pytest
+
+from siliforce.data import load_dataset
+from siliforce.indicators.base import Result
+from siliforce.indicators.errors import evaluate
+from siliforce.potential import Potential
+from siliforce.training import train
+from siliforce.transfer.compare import compare, model_section
+from tests.cases import CASES, build_potential
+from tests.unit.training.target import target
+
+SCHNET = next(c for c in CASES if c.model == "schnet")
+FAST = {"epochs": 3, "batch_size": 2, "ema": None}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A SchNet that has learned some silicon."""
+    folder = tmp_path_factory.mktemp("source")
+    data = target(12, folder / "si", new=())
+    config = {"epochs": 15, "batch_size": 2, "lr": 1e-2}
+    train(data, "schnet", preset="tiny", config=config, out=folder / "run", quiet=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def compared(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    target(12, folder / "ge")
+    silicon = target(3, folder / "si", new=(), seed=5)
+    found = compare(
+        source, folder / "ge", source_test=silicon, policy="last", train=FAST,
+        out=folder / "run", quiet=True,
+    )  # fmt: skip
+    return found, folder
+
+
+def test_both_are_judged_on_frames_that_neither_saw(compared):
+    found, folder = compared
+    data = load_dataset(folder / "ge")
+    split = json.loads((folder / "run" / "split.json").read_text())["rows"]
+    assert {k: len(v) for k, v in split.items()} == {"train": 8, "valid": 2, "test": 2}
+    test = data.subset(split["test"])
+    for prefix, run in (("adapted", found.run), ("scratch", found.control)):
+        again = evaluate(run.potential(), test)
+        assert found.result.value(f"{prefix}_forces_rmse") == again.value("forces_rmse")
+    trained = json.loads((found.control.run_dir / "run.json").read_text())
+    assert trained["n_train"] == 8
+
+
+def test_the_control_gets_its_own_rate_and_the_same_budget(compared):
+    found, _ = compared
+    adapted, *controls = found.result.tables["runs"]
+    assert [row["rate"] for row in controls] == [1.0, 0.3]
+    assert controls[1]["lr"] == pytest.approx(0.3 * controls[0]["lr"])
+    best = min(controls, key=lambda row: row["valid_loss"])
+    assert [row["chosen"] for row in controls] == [row is best for row in controls]
+    assert {row["steps"] for row in (adapted, *controls)} == {adapted["steps"]}
+    assert all(row["policy"] is None for row in controls)
+    sizes = {row["n_parameters"] for row in controls}
+    assert adapted["n_parameters"] < min(sizes)
+
+
+def test_gain_and_alarm(compared):
+    """The source has learned something: three epochs from nothing are behind it."""
+    found, _ = compared
+    mine, theirs = (found.result.value(f"{k}_forces_rmse") for k in ("adapted", "scratch"))
+    assert found.result.value("gain") == pytest.approx(theirs / mine)
+    assert theirs > mine
+    assert found.alarm == ""
+
+
+def test_what_was_forgotten(compared, source):
+    found, folder = compared
+    silicon = load_dataset(folder / "si")
+    before = evaluate(Potential.load(source), silicon).value("forces_rmse")
+    after = evaluate(found.run.potential(), silicon).value("forces_rmse")
+    assert found.result.value("source_before_forces_rmse") == before
+    assert found.result.value("forgetting") == pytest.approx(after / before)
+
+
+def test_results_lie_in_the_run_folder(compared):
+    found, folder = compared
+    kept = Result.load(folder / "run" / "results" / "transfer-test.json")
+    assert kept.value("gain") == found.result.value("gain")
+    names = {p.name for p in (folder / "run" / "results").glob("*.json")}
+    assert names == {"transfer-test.json", "errors-test.json", "errors-ood_source.json"}
+
+
+def test_alarm_when_transfer_is_worse(tmp_path):
+    """A source that knows nothing and may hardly change is worse than any training."""
+    data = target(25, tmp_path / "ge")
+    train_ = {"epochs": 8, "batch_size": 2, "policy": {"parts": {"readout": 1.0}}, "lr": 1e-9}
+    found = compare(build_potential(SCHNET), data, train=train_, out=tmp_path / "run", quiet=True)
+    assert found.result.value("gain") < 1
+    assert "worse than training from scratch" in found.alarm
+    assert "too few to be sure" not in found.alarm
+
+
+def test_without_control(source, tmp_path):
+    data = target(5, tmp_path / "ge")
+    found = compare(source, data, control=False, train=FAST, out=tmp_path / "run", quiet=True)
+    assert found.control is None
+    assert found.result.value("gain") is None
+    assert found.result.value("adapted_forces_rmse") > 0
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_control_is_the_same_model(case):
+    from siliforce.training.build import ModelChoice
+
+    source = build_potential(case)
+    section = model_section(source.extend([32]))
+    choice = ModelChoice.model_validate(section).checked()
+    config = choice.architecture(choice.preset)
+    fresh = source.model.config.model_dump()
+    assert config.model_dump() == fresh | ({"extensions": ()} if "extensions" in fresh else {})
+    assert choice.model_class is type(source.model)
+    assert np.isclose(config.cutoff, source.cutoff)

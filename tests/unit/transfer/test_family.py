@@ -1,0 +1,115 @@
+"""A catalogue of compositions: made, killed, extended, summed up."""
+
+import json
+
+import pytest
+import yaml
+
+from siliforce.errors import ConfigError, DataError
+from siliforce.indicators.base import Result
+from siliforce.potential import Potential
+from siliforce.training.settings import TrainConfig
+from siliforce.transfer.cost import saving
+from siliforce.transfer.family import catalogue, load_family, work_on_family
+from tests.cases import CASES, build_potential
+from tests.toys import toy_potential
+from tests.unit.training.target import target
+
+FAST = TrainConfig(epochs=1, batch_size=4)
+SCHNET = next(c for c in CASES if c.model == "schnet")
+
+
+def write(folder, names, **changes):
+    targets = [
+        {"name": f"Si7{x}", "element": x, "site": "Si", "count": 1, "data": x} for x in names
+    ]
+    content = {"source": "source.safetensors", "targets": targets} | changes
+    (folder / "family.yaml").write_text(yaml.safe_dump(content))
+    return load_family(folder / "family.yaml")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    source = build_potential(SCHNET)
+    source.card.n_frames = 40
+    source.save(tmp_path / "source.safetensors")
+    for x in ("Ge", "Sn"):
+        target(5, tmp_path / x, new=(x,))
+    return tmp_path
+
+
+def test_grows_by_one_composition(folder):
+    first = work_on_family(write(folder, ["Ge"]), folder / "out", train=FAST, quiet=True)
+    made = (folder / "out" / "Si7Ge" / "best.safetensors").stat().st_mtime_ns
+    both = work_on_family(write(folder, ["Ge", "Sn"]), folder / "out", train=FAST, quiet=True)
+    assert (folder / "out" / "Si7Ge" / "best.safetensors").stat().st_mtime_ns == made
+    assert both.tables["catalogue"][0] == first.tables["catalogue"][0]
+    row = both.tables["catalogue"][1]
+    assert (row["name"], row["count"], row["concentration"]) == ("Si7Sn", 1, 1 / 8)
+    assert row["n_frames"] == 4  # a fifth is kept for the test
+    assert row["adapted_forces_rmse"] > 0
+    assert row["scratch_forces_rmse"] > 0
+    potential = Potential.load(folder / "out" / row["model"])
+    assert potential.species.symbols == ("O", "Si", "Sn")
+    assert both.value("R_formula") == pytest.approx(saving(3, 40, 4))
+    assert both.metric("R_measured") is None
+    kept = Result.load(folder / "out" / "results" / "transfer_family.json")
+    assert kept.tables == both.tables
+
+
+def test_goes_on_after_a_kill(folder, monkeypatch):
+    import siliforce.transfer.family as module
+
+    original, begun = module.compare, []
+
+    def dies(*args, **kwargs):
+        begun.append(kwargs["out"].name)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, "compare", dies)
+    family = write(folder, ["Ge", "Sn"])
+    with pytest.raises(KeyboardInterrupt):
+        work_on_family(family, folder / "out", train=FAST, quiet=True)
+    found = work_on_family(family, folder / "out", train=FAST, quiet=True)
+    assert begun == ["Si7Ge", "Si7Sn", "Si7Sn"]
+    assert len(found.tables["catalogue"]) == 2
+
+
+def test_with_learning_curves_the_saving_is_measured(folder):
+    family = write(folder, ["Ge"], study={"frames": [2, 3], "draws": 2})
+    found = work_on_family(family, folder / "out", train=FAST, quiet=True)
+    row = found.tables["catalogue"][0]
+    expected = (40 + 4 * row["saved"]) / (40 + 4)
+    assert found.value("R_measured") == pytest.approx(expected)
+    json.dumps(found.model_dump(mode="json"))
+
+
+def test_bounds_are_said():
+    source = toy_potential()
+    source.card.n_frames = 100
+    rows = [
+        {"name": "a", "n_frames": 10, "alarm": "", "saved": 5.0, "bound": ">"},
+        {"name": "b", "n_frames": 10, "alarm": "worse", "saved": 3.0, "bound": ""},
+    ]
+    result = catalogue(rows, source, ["c"])
+    assert result.value("R_measured") == pytest.approx((100 + 50 + 30) / 120)
+    assert "a bound (>)" in result.metric("R_measured").note
+    assert result.provenance["alarms"] == ["b: worse"]
+
+
+def test_frames_of_another_composition(folder):
+    family = write(folder, ["Ge"])
+    wrong = family.targets[0].model_copy(update={"count": 2})
+    with pytest.raises(DataError, match=r"frames hold \[1\] atoms of Ge, the family says 2"):
+        work_on_family(family.model_copy(update={"targets": [wrong]}), folder / "out", quiet=True)
+
+
+def test_bad_files(folder):
+    with pytest.raises(ConfigError, match=r"did you mean 'study'"):
+        write(folder, ["Ge"], studdy={})
+    with pytest.raises(ConfigError, match="Si7Ge is there twice"):
+        write(folder, ["Ge", "Ge"])
+    with pytest.raises(ConfigError, match="not a family file"):
+        load_family(folder / "none.yaml")

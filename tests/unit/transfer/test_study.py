@@ -1,0 +1,133 @@
+"""Learning curves: nested draws, resumed after kills, extended, summed up."""
+
+import json
+
+import numpy as np
+import pytest
+
+from siliforce.errors import ConfigError, DataError
+from siliforce.indicators.base import Result
+from siliforce.transfer.curves import middle_and_band, summary
+from siliforce.transfer.study import Plan, Study, study
+from tests.cases import CASES, build_potential
+from tests.unit.training.target import target
+
+FAST = {"epochs": 1, "batch_size": 4}
+SCHNET = next(c for c in CASES if c.model == "schnet")
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    build_potential(SCHNET).save(tmp_path / "source.safetensors")
+    target(9, tmp_path / "ge")
+    return {"source": tmp_path / "source.safetensors", "data": tmp_path / "ge"}
+
+
+def options(tmp_path, **changes):
+    return {
+        "frames": (2, 4), "draws": 2, "train": FAST, "out": tmp_path / "study", "quiet": True,
+    } | changes  # fmt: skip
+
+
+def test_draws_are_nested_and_never_meet_the_test(inputs, tmp_path):
+    paths = {"source": str(inputs["source"]), "data": [str(inputs["data"])]}
+    own = Study(tmp_path, Plan(**paths, frames=[2, 4]))
+    small, large = (set(map(int, own.draw(n, 1).indices)) for n in (2, 4))
+    assert small < large
+    assert set(map(int, own.draw(4, 0).indices)) != large
+    assert not large & set(map(int, own.test.indices))
+    assert len(own.test) == 3
+
+
+def test_a_kill_costs_one_training_and_more_can_be_asked_for(inputs, tmp_path, monkeypatch):
+    import siliforce.transfer.study as module
+
+    original, begun = module.adapt, []
+
+    def dies(*args, **kwargs):
+        begun.append(1)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(module, "adapt", dies)
+    with pytest.raises(KeyboardInterrupt):
+        study(**inputs, **options(tmp_path))
+    done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "study" / "done").iterdir()}
+    assert done
+    result = study(**inputs, **options(tmp_path))
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "study" / "done").iterdir()}
+    assert len(after) == 2 * 2 * 3  # numbers of frames, draws, one policy and two rates
+    assert done.items() <= after.items()
+    assert len(begun) == 5
+    assert {row["n"] for row in result.tables["policies"]} == {2, 4}
+    more = study(**inputs, **options(tmp_path, policies=["all", "last"], draws=3))
+    assert len(begun) == 5 + 2 + 6  # the third draw of the first policy, all of the second
+    assert {s["name"] for s in more.curves["series"]} == {"all", "last", "from scratch"}
+    kept = Result.load(tmp_path / "study" / "results" / "transfer_study-test.json")
+    assert kept.provenance["sentences"] == more.provenance["sentences"]
+    assert "DFT frames saved at equal force error" in more.provenance["sentences"][0]
+
+
+def test_too_few_frames(inputs, tmp_path):
+    with pytest.raises(DataError, match="20 frames and more needs as many; there are 6 beside 3"):
+        study(**inputs, **options(tmp_path, frames=(20, 50)))
+    with pytest.raises(ConfigError, match="at least 2"):
+        study(**inputs, **options(tmp_path, frames=(1, 5)))
+    with pytest.raises(ConfigError, match="no policy 'al'"):
+        study(**inputs, **options(tmp_path, policies=["al"]))
+
+
+def made_rows(gain, noise=0.05, counts=(5, 10, 20), draws=4, seed=0):
+    """Trainings whose errors fall with the root of the frames; transfer is better by `gain`."""
+    rng, rows = np.random.default_rng(seed), []
+    for n in counts:
+        for k in range(draws):
+            for kind, which, factor in (
+                ("transfer", "all", 1 / gain), ("scratch", 1.0, 1.0), ("scratch", 0.3, 1.5),
+            ):  # fmt: skip
+                error = 300 * factor * n**-0.5 * np.exp(noise * rng.normal())
+                rows.append(
+                    {"kind": kind, "which": which, "n": n, "draw": k, "forces_rmse": error,
+                     "energy_rmse": error / 10, "valid_loss": error, "seconds": 1.0, "steps": 10,
+                     "n_parameters": 3}
+                )  # fmt: skip
+    return rows
+
+
+FACTS = {"model": "bpnn", "policies": ["all"], "frames": [5, 10, 20], "left_out": [50]}
+
+
+def test_summary_of_a_known_gain():
+    result = summary(made_rows(gain=1.5), FACTS)
+    found = result.metric("frames_saved_all")
+    assert found.value == pytest.approx(1.5**2, rel=0.1)
+    assert found.low < 1.5**2 < found.high
+    assert result.provenance["alarm"] == ""
+    assert result.provenance["control_rates"] == {"5": 1.0, "10": 1.0, "20": 1.0}
+    assert "not measured: 50 frames" in result.provenance["sentences"][-1]
+    assert [row["bound"] for row in result.tables["equal"]] == ["", ">", ">"]  # 11, 22, 45
+    json.dumps(result.model_dump(mode="json"))
+
+
+def test_summary_says_when_transfer_hurts_and_when_it_only_seems_so():
+    result = summary(made_rows(gain=0.5), FACTS)
+    assert "policy all with 5 frames: 2.0" in result.provenance["alarm"]
+    assert "within the noise" not in result.provenance["alarm"]
+    assert result.value("frames_saved_all") < 1
+    noisy = summary(made_rows(gain=0.98, noise=0.3, seed=3), FACTS).provenance["alarm"]
+    assert noisy == "" or "within the noise" in noisy
+
+
+def test_a_study_that_has_just_begun_can_be_summed_up():
+    rows = made_rows(gain=2.0)
+    assert summary(rows[:1], FACTS).metrics == []
+    assert summary([], FACTS).curves["series"] == []
+
+
+def test_band_is_that_of_student():
+    values = np.exp([0.1, 0.3, 0.2])
+    middle, low, high = middle_and_band(values)
+    assert middle == pytest.approx(np.exp(0.2))
+    assert np.log(high / low) / 2 == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-5)
+    assert middle_and_band([2.0]) == (2.0, None, None)
