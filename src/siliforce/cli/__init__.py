@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from siliforce.cli import adapt, data, deploy, generate, learn, simulate, transfer
+from siliforce.cli import adapt, data, deploy, generate, learn, reference, simulate, transfer
 from siliforce.cli.options import show_json
 from siliforce.errors import SiliforceError
 
@@ -26,6 +26,7 @@ for verb in (learn.train, adapt.adapt, learn.evaluate, learn.report, learn.model
 app.command("import")(deploy.import_model)
 app.add_typer(simulate.app, name="simulate")
 app.add_typer(transfer.app, name="transfer")
+app.add_typer(reference.app, name="reference")
 
 
 def main() -> None:

@@ -23,6 +23,9 @@ from siliforce.data.download import download, read_url
 from siliforce.data.frame import Frame
 from siliforce.data.parquet import read_parquet
 from siliforce.data.read import ImportReport, ReadOptions, read_frames
+from siliforce.data.reference import FILE as REFERENCE_FILE
+from siliforce.data.reference import Reference
+from siliforce.data.samd23_reference import read_samd23
 from siliforce.data.store import Store
 from siliforce.errors import DataError
 
@@ -138,24 +141,45 @@ def fetch_samd23(name: str, out: Path, source: Path | None) -> tuple[int, list[s
 def fetch_reference(out: Path, source: Path | None) -> tuple[int, list[str]]:
     """The evaluation references: EOS, PEC, RDF and ADF files and start structures.
 
+    Args:
+        out: folder for one reference per material, `out/SiN` and `out/HfO`; finished ones are
+            kept. The files as published lie in `out/datasets`.
+        source: a copy of the repository's archive, or of its folder `datasets`.
+
     Returns:
         Number of start structures, and what was found.
+
+    Raises:
+        DataError: not reachable, damaged, or not these files.
     """
+    found = [m.name for m in MATERIALS.values() if (out / m.name / REFERENCE_FILE).is_file()]
+    if len(found) < len(MATERIALS):
+        folder = _reference_folder(out, source)
+        facts = {"licence": REFERENCE_LICENCE, "level_of_theory": LEVEL, "source": REPOSITORY}
+        for material in MATERIALS.values():
+            name = material.name
+            read_samd23(folder / f"{name}_eval", name, **facts).save(out / name)
+    n_starts, notes = 0, []
+    for material in MATERIALS.values():
+        reference = Reference.load(out / material.name)
+        starts = reference.starts
+        n_starts += len(starts)
+        notes.append(
+            f"{material.name}: {len(starts)} starts ({sum(s.ood for s in starts)} of them OOD) "
+            f"with RDF and ADF, {len(reference.eos)} EOS, {len(reference.pec)} PEC"
+        )
+    return n_starts, notes
+
+
+def _reference_folder(out: Path, source: Path | None) -> Path:
+    """The folder `datasets` of the public repository, fetched or unpacked if needed."""
     if source is None:
         source = download(REPOSITORY, out / "download" / "MLFF-Framework.tar.gz")
-    folder = source if source.is_dir() else _extracted(source, out, only="datasets/")
-    files = [p for p in folder.rglob("*") if p.is_file()]
-    kinds = {
-        "EOS": [p for p in files if p.name.startswith("energy") and "eos" in p.parts],
-        "PEC": [p for p in files if p.name.startswith("energy") and "pec" in p.parts],
-        "RDF": [p for p in files if p.name.startswith("RDF")],
-        "ADF": [p for p in files if p.name.startswith("ADF")],
-    }
-    if not all(kinds.values()):
-        lacking = ", ".join(k for k, found in kinds.items() if not found)
-        raise DataError(f"{source}: no {lacking} files in it; is it the folder 'datasets'?")
-    structures = sum(p.name == "POSCAR" for p in files)
-    return structures, [", ".join(f"{len(found)} {kind}" for kind, found in kinds.items())]
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
+    if not source.is_dir():
+        return _extracted(source, out, only="datasets/")
+    return source / "datasets" if (source / "datasets").is_dir() else source
 
 
 def _folder(material: Material, raw: bool, out: Path, source: Path | None) -> Path:

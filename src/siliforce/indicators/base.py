@@ -172,7 +172,9 @@ def load_results(folder: str | Path) -> tuple[list[Result], list[str]]:
 
 
 def model_name(source: Any) -> str:
-    """Name of a potential or an ASE calculator in results."""
+    """Name of a potential or an ASE calculator in results; a name stays as it is."""
+    if isinstance(source, str):
+        return source
     if isinstance(source, Potential):
         cap = source.model.config.max_neighbors
         return source.model.name if cap is None else f"{source.model.name}, {cap} neighbours"

@@ -11,10 +11,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from siliforce.data.reference import EnergyVolume
 from siliforce.errors import DataError
-from siliforce.graph import System, collate
 from siliforce.indicators.base import Metric, Result, model_name, stamp
-from siliforce.indicators.predictions import EDGE_BUDGET, packed
+from siliforce.indicators.singlepoints import energies_of
 from siliforce.potential import Potential
 from siliforce.units import EV_PER_A3_IN_GPA
 
@@ -106,14 +106,79 @@ def equation_of_state(
     Raises:
         DataError: not periodic, unknown elements, or a reference that shares too few scales.
     """
+    images = _images(atoms, np.asarray(scales, float))
+    return _result(source, images, scales, energies_of(source, images), reference, name)
+
+
+def equations_of_state(
+    source: Potential | Calculator,
+    scans: Sequence[EnergyVolume],
+    noise: float | None = None,
+) -> list[Result]:
+    """Every structure of a reference, all volumes of all of them in one batch.
+
+    The scales are those of `SCALES` that a structure's reference has too, or all that it has
+    where that leaves fewer than five.
+
+    Args:
+        source: a potential or any ASE calculator.
+        scans: of a reference.
+        noise: of its bulk modulus, %: errors below it are ties.
+
+    Raises:
+        DataError: no structures, or as `equation_of_state`.
+    """
+    if not scans:
+        raise DataError("there are no equations of state; does the reference hold any?")
+    windows = [_window(scan.points[:, 0]) for scan in scans]
+    sets = [_images(s.atoms, w) for s, w in zip(scans, windows, strict=True)]
+    energies = energies_of(source, [image for images in sets for image in images])
+    results, start = [], 0
+    for scan, scales, images in zip(scans, windows, sets, strict=True):
+        own = energies[start : start + len(images)]
+        start += len(images)
+        result = _result(source, images, scales, own, scan.points, scan.name)
+        result.split = scan.split
+        _add_tie(result, noise)
+        results.append(result)
+    return results
+
+
+def _window(available: np.ndarray) -> np.ndarray:
+    near = np.abs(available[:, None] - SCALES).min(axis=1) < TOLERANCE
+    return available[near] if near.sum() >= 5 else available
+
+
+def _add_tie(result: Result, noise: float | None) -> None:
+    """Say where a difference of B0 is no more than the noise of the reference."""
+    error = result.metric("B0_error")
+    if noise is None or error is None or error.value is None:
+        return
+    result.provenance["B0_noise"] = noise
+    tie = abs(error.value) <= noise
+    result.provenance["B0_tie"] = tie
+    if tie:
+        error.note = f"within the noise of the reference ({noise:g} %)"
+
+
+def _images(atoms: Atoms, scales: np.ndarray) -> list[Atoms]:
     if not atoms.pbc.all():
         raise DataError(
             f"an equation of state needs three periodic directions, not {atoms.pbc.tolist()}"
         )
-    scales = np.asarray(scales, float)
-    images = [_scaled(atoms, s) for s in scales]
+    return [_scaled(atoms, scale) for scale in scales]
+
+
+def _result(
+    source: Potential | Calculator,
+    images: list[Atoms],
+    scales: Sequence[float] | np.ndarray,
+    energies: np.ndarray,
+    reference: np.ndarray | None,
+    name: str,
+) -> Result:
     volumes = np.array([image.get_volume() for image in images])
-    energies = _energies(source, images)
+    atoms, scales = images[0], np.asarray(scales, float)
     hardware, provenance = stamp(source)
     name = name or atoms.get_chemical_formula()
     result = Result(
@@ -160,28 +225,6 @@ def _scaled(atoms: Atoms, scale: float) -> Atoms:
     image.calc = None
     image.set_cell(atoms.cell * scale, scale_atoms=True)
     return image
-
-
-def _energies(source: Potential | Calculator, images: list[Atoms]) -> np.ndarray:
-    if not isinstance(source, Potential):
-        return np.array([_energy(source, image) for image in images])
-    source.check_elements(images[0].numbers)
-    systems = [
-        System.build(a.numbers, a.positions, a.cell.array, a.pbc, source.cutoff) for a in images
-    ]
-    energies = np.empty(len(images))
-    for group in packed(np.array([s.edges.n_edges for s in systems]), EDGE_BUDGET):
-        graph = collate([systems[i] for i in group], source.model.needs, source.dtype)
-        found = source(graph.to(source.device), forces=False)
-        energies[group] = found.energy.detach().cpu().numpy()
-    return energies
-
-
-def _energy(calculator: Calculator, atoms: Atoms) -> float:
-    atoms.calc = calculator
-    energy = atoms.get_potential_energy()
-    atoms.calc = None
-    return energy
 
 
 def _add_reference(result: Result, reference: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ ASPECT = 0.65
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 44
 
 
-Kind = Literal["line", "points", "both"]
+Kind = Literal["line", "points", "both", "band"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Series:
         style: number of its colour.
         kind: how it is drawn.
         dashed: a line's second kind, such as training beside validation.
-        low, high: interval of each y, if there is one.
+        low, high: interval of each y, if there is one; kind `band` shows it as an area behind
+            the line, the others as bars.
     """
 
     name: str
@@ -278,8 +279,12 @@ def _draw(series: Series, x: Axis, y: Axis) -> str:
     px, py = x.place(series.x), y.place(series.y)
     good = np.isfinite(px) & np.isfinite(py)
     name = escape(series.name)
-    ends = zip(px, y.place(series.low), y.place(series.high), strict=False)
-    found = "".join(_segment(a, b, a, c, f"range s{series.style}") for a, b, c in ends)
+    low, high = y.place(series.low), y.place(series.high)
+    if series.kind == "band":
+        found = _area(series.style, px, low, high)
+    else:
+        bars = zip(px, low, high, strict=False)
+        found = "".join(_segment(a, b, a, c, f"range s{series.style}") for a, b, c in bars)
     if series.kind != "points":
         pen, steps = "M", []
         for a, b, ok in zip(px, py, good, strict=True):
@@ -289,11 +294,20 @@ def _draw(series: Series, x: Axis, y: Axis) -> str:
         dash = " dash" if series.dashed else ""
         named = "" if series.kind == "both" else f' data-name="{name}"'
         found += f'<path class="line s{series.style}{dash}"{named} d="{"".join(steps)}"/>'
-    if series.kind != "line":
+    if series.kind in ("points", "both"):
         dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in zip(px[good], py[good], strict=True))
         big = " big" if series.kind == "both" or good.sum() < 60 else ""
         found += f'<path class="pts{big} s{series.style}" data-name="{name}" d="{dots}"/>'
     return found
+
+
+def _area(style: int, x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """The area between two lines, without a name: tooltips belong to the lines."""
+    good = np.isfinite(x) & np.isfinite(low) & np.isfinite(high)
+    there, back = np.stack([x, low])[:, good], np.stack([x, high])[:, good][:, ::-1]
+    around = np.concatenate([there, back], axis=1).T
+    points = "L".join(f"{a:.1f} {b:.1f}" for a, b in around)
+    return f'<path class="band s{style}" d="M{points}Z"/>' if points else ""
 
 
 def _segment(x1: Any, y1: Any, x2: Any, y2: Any, kind: str) -> str:

@@ -20,8 +20,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from siliforce.data import Dataset, Store, catalog, load_dataset, samd23
 from siliforce.data import download as download_module
 from siliforce.data.download import download
+from siliforce.data.reference import Reference
 from siliforce.errors import DataError
 from tests.shared_data import shared_data
+from tests.unit.data.samd23_files import samd23_folder
 
 XYZ = {"train": "Trainset", "valid": "Validset", "test": "Testset", "ood": "OOD"}
 MIRROR = {"train": "train", "valid": "validation", "test": "test", "ood": "out-of-domain"}
@@ -350,27 +352,45 @@ def test_reference(tmp_path: Path) -> None:
     source = shared_data("samd23_eval/samd23_eval_raw.tar.xz")
     fetched = catalog.get("samd23-reference", tmp_path / "out", source)
     assert fetched.licence.startswith("CC-BY-NC-SA")
-    assert fetched.notes == ["11 EOS, 11 PEC, 17 RDF, 17 ADF"]
-    assert (tmp_path / "out" / "datasets" / "HfO_eval" / "eos").is_dir()
+    assert fetched.notes == [
+        "SiN: 4 starts (3 of them OOD) with RDF and ADF, 5 EOS, 5 PEC",
+        "HfO: 13 starts (3 of them OOD) with RDF and ADF, 6 EOS, 6 PEC",
+    ]
+    hfo = Reference.load(tmp_path / "out" / "HfO")
+    assert hfo.licence.startswith("CC-BY-NC-SA")
+    # Known of these data: 1.1 eV between HfO at 8 Å and its atoms, taken from the two dimers.
+    last = {c.name: c.energy[-1] for c in hfo.pec}
+    assert last["HfO"] - 0.5 * (last["HfHf"] + last["OO"]) == pytest.approx(-1.1, abs=0.05)
+    for scan in hfo.eos:  # the volumes in the table are those of the structure
+        volumes = scan.atoms.get_volume() * scan.points[:, 0] ** 3
+        np.testing.assert_allclose(scan.points[:, 1], volumes, atol=0.01)
 
 
 def test_reference_from_the_repository(tmp_path: Path, server: Server, monkeypatch: Any) -> None:
-    """Only `datasets/` is unpacked, without the folder that the archive begins with."""
-    names = ["eos/a/energy_volume.dat", "pec/b/energy_distance.dat", "dfs/c/RDF_1.csv"]
-    names += ["dfs/c/ADF_1.csv", "dfs/c/POSCAR"]
+    """Only `datasets/` is unpacked, without the folder that the archive begins with; a copy of
+    what was fetched is not fetched again.
+    """
+    for name in ("SiN", "HfO"):
+        samd23_folder(tmp_path / "datasets" / f"{name}_eval")
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name in [*(f"MLFF-Framework-main/datasets/SiN_eval/{n}" for n in names), "x/code.py"]:
-            tar.addfile(tarfile.TarInfo(name))
+        tar.add(tmp_path / "datasets", "MLFF-Framework-main/datasets")
+        tar.addfile(tarfile.TarInfo("MLFF-Framework-main/x/code.py"))
     server.handler.files["/main.tar.gz"] = packed.getvalue()
     monkeypatch.setattr(samd23, "REPOSITORY", f"{server.url}/main.tar.gz")
     fetched = catalog.get("samd23-reference", tmp_path / "out")
-    assert fetched.n_frames == 1
+    assert fetched.n_frames == 2
     assert sorted(p.name for p in (tmp_path / "out" / "datasets" / "SiN_eval").iterdir()) == [
         "dfs",
         "eos",
         "pec",
     ]
+    assert not (tmp_path / "out" / "x").exists()
+    server.handler.files.clear()
+    assert catalog.get("samd23-reference", tmp_path / "out").n_frames == 2
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no reference data in it"):
+        catalog.get("samd23-reference", tmp_path / "new", tmp_path / "empty")
 
 
 # -- sets in the package --------------------------------------------------------------------------
