@@ -14,7 +14,7 @@ Frames = Optional[list[Path]]
 
 def adapt(
     source: Annotated[
-        Optional[Path], typer.Argument(help="Potential to start from: model file, run folder.")
+        Optional[Path], typer.Argument(help="Potential to start from, or configuration (.yaml).")
     ] = None,
     data: Annotated[Frames, typer.Argument(help="Frames of the target.")] = None,
     out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder.")] = None,
@@ -51,11 +51,15 @@ def adapt(
     from siliforce.errors import ConfigError
 
     values = {"train": {"max_time": max_time, "epochs": epochs, "device": device}}
-    config = load_config(None, changes or [], values)
+    given = source if source is not None and source.suffix in (".yaml", ".yml") else None
+    config = load_config(given, changes or [], values)
     if family is not None:
         _family(family, out, config, as_json)
         return
-    if source is None or not data:
+    frames_given: Any = [str(p) for p in data or []] or config.data
+    if given is not None:
+        source = None if config.adapt.source is None else Path(config.adapt.source)
+    if source is None or not frames_given:
         raise ConfigError("adapt what to what? siliforce adapt SOURCE FRAMES --out FOLDER")
     if restart not in ("never", "auto"):
         raise ConfigError(f"--restart {restart}: allowed are never, auto")
@@ -70,16 +74,18 @@ def adapt(
     policies = policy or []
     if study:
         counts = _numbers(frames)
+        if not data:
+            raise ConfigError("--study draws its frames itself: name them as FRAMES")
         _study(source, data, out, policies, counts, draws, workers, control, common, as_json)
         return
     if len(policies) > 1:
         raise ConfigError("one adaptation has one --policy; --study compares several")
-    _compare(source, data, out, policies, control, restart, common, as_json)
+    _compare(source, frames_given, out, policies, control, restart, common, as_json)
 
 
 def _compare(
     source: Path,
-    data: list[Path],
+    data: Any,
     out: Path | None,
     policies: list[str],
     control: bool,
@@ -90,10 +96,11 @@ def _compare(
     from siliforce.indicators.tables import result_table
     from siliforce.transfer.compare import compare
 
-    folder = out or Path("runs") / f"{data[0].name.split('.')[0]}-adapted"
+    first = data[0] if isinstance(data, list) else Path(str(data.source)).name
+    folder = out or Path("runs") / f"{Path(first).name.split('.')[0]}-adapted"
     found = compare(
         source,
-        [str(p) for p in data],
+        data,
         policy=policies[0] if policies else None,
         control=control,
         out=folder,

@@ -62,6 +62,8 @@ def train(
         },
     }
     config = load_config(config_file, changes or [], values)
+    if config.adapt.source is not None:
+        raise ConfigError(f"{config_file} adapts a potential: siliforce adapt {config_file}")
     if config.data is None:
         raise ConfigError("nothing to train on: siliforce train FRAMES, or data.source in a file")
     if restart not in ("never", "auto"):

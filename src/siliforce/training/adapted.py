@@ -64,13 +64,15 @@ class Adapted:
     ) -> None:
         self.source, self.section, self.replay, self.seed = source, section, replay, seed
         self.n_target: int | None = None
-        about = section.model_dump(mode="json") | {"source": name, "replay": None}
+        about = section.model_dump(mode="json") | {"source": name}
         if replay is not None:
             about["replay"] = section.replay or IN_MEMORY
-        # What must not change between the start and a restart, wherever the file lies.
-        self._sections = {"adapt": about | {"source_hash": fingerprint(source)}}
-        if replay is not None:
-            self._sections["adapt"]["replay_hash"] = replay.hash
+        self._sections = {"adapt": about}
+        # Wherever the files lie, and whatever they are called.
+        self.hash = fingerprint(source)
+        same = {k: v for k, v in about.items() if k not in ("source", "replay")}
+        hashes = {"source": self.hash, "replay": None if replay is None else replay.hash}
+        self._identity = {"adapt": same | hashes}
 
     @property
     def model_class(self) -> type[Model]:
@@ -80,6 +82,10 @@ class Adapted:
     def sections(self) -> dict[str, Any]:
         return self._sections
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self._identity
+
     def cutoff(self, preset: str) -> float:
         """The source's, Å."""
         return self.source.cutoff
@@ -87,8 +93,9 @@ class Adapted:
     def preset(
         self, stored: Path | None, device: torch.device, n_frames: int, console: Console
     ) -> str:
-        """The source's, without its width."""
-        return self.source.preset.partition(" x ")[0]
+        """The source's, without its width; `auto` where it has none of this architecture."""
+        preset = self.source.preset.partition(" x ")[0]
+        return preset if preset in self.model_class.presets else "auto"
 
     def mixed(self, inputs: TrainingData) -> TrainingData:
         """Target frames to train on, and so many source frames to each."""
@@ -158,7 +165,7 @@ class Adapted:
         source = self.source.card
         target = make_card(inputs, stats, self.source.cutoff)
         origin = {
-            "source_hash": self._sections["adapt"]["source_hash"],
+            "source_hash": self.hash,
             "data_hash": source.data_hash,
             "data_source": source.data_source,
             "level_of_theory": source.level_of_theory,

@@ -138,7 +138,7 @@ class Session:
             "data": {"train": self.inputs.train.hash, "valid": self.inputs.valid.hash},
             "model": choice,
             "train": {k: v for k, v in train.items() if k not in HOW_ONLY},
-            **self.start.sections,
+            **self.start.identity,
         }
         plan = Plan(choice, config, self.inputs.config, identity)
         sections = {"data": plan.data, "model": choice, "train": train}

@@ -38,7 +38,8 @@ class Start(Protocol):
 
     Attributes:
         model_class: the architecture.
-        sections: further sections of the configuration to record; a restart must have the same.
+        sections: further sections of the configuration, to record.
+        identity: what else must be the same on a restart.
         first_candidate: whether the potential is worth keeping before it is trained.
     """
 
@@ -47,6 +48,9 @@ class Start(Protocol):
 
     @property
     def sections(self) -> dict[str, Any]: ...
+
+    @property
+    def identity(self) -> dict[str, Any]: ...
 
     first_candidate: bool
 
@@ -83,6 +87,7 @@ class Scratch:
     """Random weights."""
 
     sections: ClassVar[dict[str, Any]] = {}
+    identity: ClassVar[dict[str, Any]] = {}
     first_candidate = False
 
     def __init__(self, choice: ModelChoice) -> None:

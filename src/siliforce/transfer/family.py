@@ -31,7 +31,7 @@ from siliforce.training.adapted import AdaptConfig, fingerprint
 from siliforce.training.options import Options, parse
 from siliforce.training.settings import TrainConfig
 from siliforce.transfer.compare import compare
-from siliforce.transfer.cost import measured_saving, samples_from_scratch, samples_with_transfer
+from siliforce.transfer.cost import measured_saving, saving
 from siliforce.transfer.study import study
 
 INDICATOR = "transfer_family"
@@ -247,9 +247,7 @@ def catalogue(rows: Sequence[dict[str, Any]], source: Potential, failed: Sequenc
     for_source, n = float(source.card.n_frames), len(rows)
     metrics, frames = [], [float(row["n_frames"]) for row in rows]
     if rows:
-        per_target = float(np.mean(frames))
-        transfer = samples_with_transfer(n + 1, for_source, per_target)
-        formula = samples_from_scratch(n + 1, for_source) / transfer
+        formula = saving(n + 1, for_source, float(np.mean(frames)))
         note = f"were every composition to need the source's {for_source:.0f} frames from nothing"
         metrics.append(Metric(name="R_formula", value=formula, unit="", note=note))
     if rows and all(row.get("saved") for row in rows):

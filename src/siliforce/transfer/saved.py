@@ -39,11 +39,6 @@ class Saved:
     low_open: bool = False
     high_open: bool = False
 
-    @property
-    def hurts(self) -> bool:
-        """Whether transfer needs more frames than training from scratch."""
-        return self.ratio < 1
-
     def sentence(self) -> str:
         """For people."""
         sign = {"": "", ">": "> ", "<": "< "}[self.bound]

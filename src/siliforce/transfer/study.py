@@ -31,8 +31,9 @@ from siliforce.training.options import Options, as_options
 from siliforce.training.policy import get_policy
 from siliforce.training.record import RUN, read_json
 from siliforce.training.settings import TrainConfig
-from siliforce.transfer.compare import CONTROL_RATES, MEASURES, train_control
+from siliforce.transfer.compare import CONTROL_RATES, own_test, train_control
 from siliforce.transfer.curves import summary
+from siliforce.transfer.judge import MEASURES
 from siliforce.workers import run_workers
 
 PLAN = "study.json"
@@ -80,7 +81,7 @@ def study(
         source: model file or run folder.
         data: target frames that draws are made of.
         test: target frames for the test; without them 30 % of `data` are kept for it.
-        source_test: frames of the source, for what is forgotten.
+        source_test: frames of the source, for what is forgotten, as in `compare`.
         replay: frames of the source to mix in.
         policies: what is trained; several are compared.
         frames: how many frames to learn from; more than there are is left out, and said.
@@ -95,23 +96,13 @@ def study(
         ConfigError: unknown policy, no numbers of frames.
         DataError: fewer frames than the smallest number asked for.
     """
-    if not frames or min(frames) < 2:
-        raise ConfigError("a study needs numbers of frames, each at least 2 (one is held out)")
-    for name in policies or ():
-        get_policy(name)
-    plan = Plan(
-        source=str(source),
-        data=_paths(data) or [],
-        test=_paths(test),
-        source_test=_paths(source_test),
-        replay=_paths(replay),
-        policies=list(policies or [DEFAULT_POLICY]),
-        frames=sorted(set(frames)),
-        draws=draws,
-        rates=list(rates),
-        adapt=as_options(AdaptConfig, config, "adapt"),
+    plan = _plan(
+        source=str(source), data=_paths(data) or [], test=_paths(test),
+        source_test=_paths(source_test), replay=_paths(replay),
+        policies=list(policies or [DEFAULT_POLICY]), frames=sorted(set(frames)), draws=draws,
+        rates=list(rates), adapt=as_options(AdaptConfig, config, "adapt"),
         train=as_options(TrainConfig, train, "train"),
-    )
+    )  # fmt: skip
     folder = Path(out)
     write_atomic(folder / PLAN, plan.model_dump_json(indent=1, exclude_unset=True))
     mine = Study(folder, plan)
@@ -120,6 +111,19 @@ def study(
     result = summary(mine.rows(), mine.facts())
     result.save(folder / "results")
     return result
+
+
+def _plan(**choices: Any) -> Plan:
+    """Checked.
+
+    Raises:
+        ConfigError: unknown policy, no numbers of frames.
+    """
+    if not choices["frames"] or min(choices["frames"]) < 2:
+        raise ConfigError("a study needs numbers of frames, each at least 2 (one is held out)")
+    for name in choices["policies"]:
+        get_policy(name)
+    return Plan(**choices)
 
 
 def _work(folder: str, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
@@ -150,7 +154,8 @@ class Study:
         else:
             parts = split_dataset(frames, SplitConfig(valid=0.0, test=TEST, seed=plan.train.seed))
             self.pool, self.test = parts.train, parts.test
-        self.source_test = None if plan.source_test is None else load_dataset(plan.source_test)
+        named = plan.source_test
+        self.source_test = own_test(plan.source) if named is None else load_dataset(named)
         self.counts = [n for n in plan.frames if n <= len(self.pool)]
         if not self.counts:
             raise DataError(

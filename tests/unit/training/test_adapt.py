@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 
+from siliforce.config import load_config
 from siliforce.errors import ConfigError, DataError
 from siliforce.potential import Potential, read_header
 from siliforce.training.adapt import adapt
@@ -131,7 +132,9 @@ def test_learns_and_records_where_it_comes_from(germanium, tmp_path):
     header = read_header(tmp_path / "run" / "best.safetensors")
     assert header["card"]["adapted_from"]["source_hash"] == fingerprint(source)
     assert header["card"]["config"]["adapt"]["source"].endswith("source.safetensors")
-    assert "source_hash" in (tmp_path / "run" / "config.yaml").read_text()
+    config = load_config(tmp_path / "run" / "config.yaml")
+    assert config.adapt.source == str(tmp_path / "source.safetensors")
+    assert config.train.policy == get_policy("all")
 
 
 def test_restart_goes_on_bit_for_bit(germanium, tmp_path):
