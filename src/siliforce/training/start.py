@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from siliforce.data import Dataset, DataStats
+from siliforce.data.environments import Environments
 from siliforce.graph import Graph
 from siliforce.models import Model
 from siliforce.potential import Card, Potential
@@ -129,7 +130,7 @@ class Scratch:
         species = Species(tuple(train.elements))
         constants = normalisation(config.normalise, stats, species, self.choice.pins(preset))
         console.say(constants.note)
-        card = make_card(inputs, stats)
+        card = make_card(inputs, stats, self.cutoff(preset))
         potential = build_potential(self.choice, preset, species, constants, config, card)
         check_labels(potential, config, labels_in(train))
         if fit:
@@ -137,7 +138,7 @@ class Scratch:
         return potential
 
 
-def make_card(inputs: TrainingData, stats: DataStats) -> Card:
+def make_card(inputs: TrainingData, stats: DataStats, cutoff: float) -> Card:
     """Where a potential's training data come from, and what range they cover."""
     data, facts = inputs.config, inputs.train.facts
     stated = {k: facts.get(k) or NOT_STATED for k in ("level_of_theory", "licence")}
@@ -155,6 +156,7 @@ def make_card(inputs: TrainingData, stats: DataStats) -> Card:
         atoms_per_volume=stats.atoms_per_volume,
         temperature=stats.temperature,
         min_distance=stats.min_distance,
+        environments=[Environments.of_dataset(inputs.train, cutoff).to_json()],
     )
 
 
