@@ -10,7 +10,7 @@ no proof; an ensemble's spread says more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,12 +76,6 @@ class Environments:
             limit[z] = float(_short(np.array(max(largest, 1.0))))
         return cls(cutoff, elements, mean, whitening, limit)
 
-    @classmethod
-    def of_card(cls, card: Any) -> Environments | None:
-        """What a model's card holds, or None."""
-        content = getattr(card, "environments", None)
-        return cls.from_json(content) if content else None
-
     def to_json(self) -> dict[str, Any]:
         """Plain types, elements as text."""
         return {
@@ -108,13 +102,14 @@ class Environments:
         )
 
     def novelty(self, graph: Graph) -> Tensor:
-        """Distance of every atom over the limit, (n_atoms,); infinite for unknown elements.
+        """Distance of every atom over the limit, (n_atoms,); infinite with unknown elements.
 
         Args:
             graph: with the pairs within the cutoff or more.
         """
         known = torch.as_tensor(self.elements, device=graph.numbers.device)
         rows = torch.searchsorted(known, graph.numbers).clamp(max=len(known) - 1)
+        strange = known[rows] != graph.numbers
         features = _features(
             rows,
             graph.center,
@@ -129,13 +124,21 @@ class Environments:
             spread = features[own] - torch.as_tensor(mean, device=features.device)
             whitening = torch.as_tensor(self.whitening[z], device=features.device)
             found[own] = torch.linalg.vector_norm(spread @ whitening, dim=1) / self.limit[z]
+        near = graph.edge_lengths < self.cutoff
+        found[graph.center[near & strange[graph.neighbor]]] = torch.inf
         return found
 
-    def farthest(self, graph: Graph) -> np.ndarray:
-        """Largest novelty of each system, (n_systems,)."""
-        novelty = self.novelty(graph)
-        zeros = novelty.new_zeros(graph.n_systems)
-        return zeros.scatter_reduce(0, graph.system_index, novelty, "amax").cpu().numpy()
+
+def of_card(card: Any) -> list[Environments]:
+    """Those of every set a model was trained on, as far as its card holds them."""
+    return [Environments.from_json(content) for content in card.environments]
+
+
+def farthest(sets: Sequence[Environments], graph: Graph) -> np.ndarray:
+    """Largest novelty of each system, (n_systems,), each atom held against its nearest set."""
+    novelty = torch.stack([known.novelty(graph) for known in sets]).amin(dim=0)
+    zeros = novelty.new_zeros(graph.n_systems)
+    return zeros.scatter_reduce(0, graph.system_index, novelty, "amax").cpu().numpy()
 
 
 def _features(

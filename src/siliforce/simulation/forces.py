@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator
 from ase.data import covalent_radii
 from torch import Tensor
 
-from siliforce.data.environments import Environments
+from siliforce.data.environments import farthest, of_card
 from siliforce.errors import DataError
 from siliforce.graph import Graph, Topology
 from siliforce.potential import Potential, Prediction
@@ -68,7 +68,7 @@ class PotentialForces:
         self.device = members[0].device
         self.pairs = SkinList(max(p.cutoff for p in members), skin, self.device)
         self.has_stress = all(p.has_stress for p in members)
-        self.environments = Environments.of_card(members[0].card)
+        self.environments = of_card(members[0].card)
         self.spread_limit = spread_limit(members[0].card)
         self.pieces = 1
         self._graph: Graph | None = None
@@ -131,9 +131,7 @@ class PotentialForces:
     def novelty(self, state: State) -> np.ndarray | None:
         """Largest distance of an atom's environment to the training data, 1 at their edge."""
         assert self._graph is not None
-        if self.environments is None:
-            return None
-        return self.environments.farthest(self._graph)
+        return farthest(self.environments, self._graph) if self.environments else None
 
     def outside(self, starts: Sequence[Atoms]) -> str:
         """From densities and distances, see `outside_range`."""

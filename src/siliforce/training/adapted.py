@@ -162,8 +162,7 @@ class Adapted:
 
     def _card(self, inputs: TrainingData, stats: DataStats) -> Card:
         """The target's, with elements and ranges of both, and where it comes from."""
-        source = self.source.card
-        target = make_card(inputs, stats, self.source.cutoff)
+        source, target = self.source.card, make_card(inputs, stats, self.source.cutoff)
         origin = {
             "source_hash": self.hash,
             "data_hash": source.data_hash,
@@ -180,6 +179,7 @@ class Adapted:
                 pair: min(source.min_distance[pair], target.min_distance[pair])
                 for pair in source.min_distance.keys() & target.min_distance.keys()
             },
+            "environments": source.environments + target.environments,
             "adapted_from": origin,
         }
         return Card.model_validate({**target.model_dump(), **together})

@@ -156,7 +156,7 @@ def make_card(inputs: TrainingData, stats: DataStats, cutoff: float) -> Card:
         atoms_per_volume=stats.atoms_per_volume,
         temperature=stats.temperature,
         min_distance=stats.min_distance,
-        environments=Environments.of_dataset(inputs.train, cutoff).to_json(),
+        environments=[Environments.of_dataset(inputs.train, cutoff).to_json()],
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from ase.build import bulk
 
-from siliforce.data.environments import BINS, Environments, _features
+from siliforce.data.environments import BINS, Environments, _features, farthest, of_card
 from siliforce.graph import System, Topology, collate
 from siliforce.potential import Card
 from siliforce.simulation.batched import run_batch
@@ -57,7 +57,7 @@ def test_training_like_is_inside_and_others_are_not(known):
     silver = copper()
     silver.symbols[2] = "Au"
     squeezed, melted = copper(3.2), copper(3.7, 0.8)
-    inside, close, mixed, unknown = known.farthest(graph_of(copper(), squeezed, melted, silver))
+    inside, close, mixed, unknown = farthest([known], graph_of(copper(), squeezed, melted, silver))
     assert inside < 1.5
     assert close > 2
     assert mixed > 2
@@ -71,16 +71,25 @@ def test_the_training_set_itself_is_inside(known):
 
 
 def test_travels_through_the_card(known):
-    card = Card(environments=known.to_json())
-    again = Environments.of_card(Card.model_validate_json(card.model_dump_json()))
+    card = Card(environments=[known.to_json()])
+    again = of_card(Card.model_validate_json(card.model_dump_json()))
     structure = graph_of(copper())
-    np.testing.assert_array_equal(again.farthest(structure), known.farthest(structure))
+    np.testing.assert_array_equal(farthest(again, structure), farthest([known], structure))
     assert len(json.dumps(known.to_json())) < 20_000
-    assert Environments.of_card(Card()) is None
+    assert of_card(Card()) == []
+
+
+def test_of_two_sets_the_nearer_counts(known, tmp_path):
+    other = Environments.of_dataset(store_of(labelled_frames(9, 2, 0.3), tmp_path / "o"), CUTOFF)
+    structure = graph_of(copper(3.7, 0.3), copper())
+    alone = [farthest([one], structure) for one in (known, other)]
+    both = farthest([known, other], structure)
+    assert (both <= np.minimum(*alone)).all()
+    assert both[0] < alone[0][0]
 
 
 def test_the_alarm_is_live_and_in_the_log(known):
-    potential = toy_potential(("Cu", "Ag"), card=Card(environments=known.to_json()))
+    potential = toy_potential(("Cu", "Ag"), card=Card(environments=[known.to_json()]))
     config = MDConfig(equilibration=0.0, production=0.02, max_heating=50, max_drift=1e6)
     seen = []
     with pytest.warns(OutsideRangeWarning, match="times as far from"):
