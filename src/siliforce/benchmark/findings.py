@@ -10,6 +10,7 @@ from siliforce.benchmark.collect import Entry, baselines, collect
 from siliforce.benchmark.plan import Plan, make_plan
 from siliforce.benchmark.ranking import Correlation, Standing, correlations, standings
 from siliforce.benchmark.scores import Anchor, Score, anchors, scores
+from siliforce.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,18 @@ class Findings:
 
 
 def findings(opened: Opened) -> Findings:
-    """Everything that a campaign's folder holds."""
+    """Everything that a campaign's folder holds.
+
+    Raises:
+        DataError: it holds results, but none of this campaign as this version understands it.
+    """
     shop = opened.shop
+    entries, kept = collect(shop), shop.folder.done_keys()
+    if kept and not any(entry.results or entry.facts for entry in entries):
+        raise DataError(
+            f"the {len(kept)} results in {shop.root} were made with other settings, or by another "
+            f"version of siliforce; `siliforce benchmark {shop.root} --plan` says what is missing"
+        )
     about = {}
     for name in shop.campaign.materials:
         material = shop.material(name)
@@ -87,7 +98,7 @@ def findings(opened: Opened) -> Findings:
             about[name].append(("reference", text))
     return Findings(
         shop.campaign.name,
-        collect(shop),
+        entries,
         {name: anchors(shop.material(name)) for name in shop.campaign.materials},
         about,
         make_plan(shop, opened.jobs),

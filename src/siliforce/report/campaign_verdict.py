@@ -78,7 +78,8 @@ def _held(runs: Sequence[Result], where: str) -> str:
         held.append(temperature)
     longest = max((v for r in runs if (v := r.value("planned"))), default=0.0)
     failed = [r for r in runs if r.failure]
-    broken = f"{len(failed)} of {len(runs)} runs failed"
+    hotter = sum(len(by_temperature[t]) for t in by_temperature if t not in held)
+    broken = f"{len(failed)} of {hotter} runs failed"
     if not held:
         return f"not to be relied on in dynamics{where}: {broken} ({_first(failed[0].failure)})"
     text = f"usable for NVT to {held[-1]:g} K ({shown(longest, 2)} ps){where}"

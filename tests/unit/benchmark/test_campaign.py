@@ -327,6 +327,13 @@ def test_simulations_are_scored_against_a_reference(tmp_path: Path) -> None:
     assert {s.domain for s in found.scores} == {"id"}
 
 
+def test_results_of_other_settings_are_not_taken_for_these(finished) -> None:
+    root, _, _, _ = finished
+    other = miniature(train={"epochs": 3, "batch_size": 2}, studies={})
+    with pytest.raises(DataError, match="made with other settings"):
+        findings(open_campaign(other, root))
+
+
 def test_a_plan_starts_nothing(tmp_path: Path) -> None:
     plan = plan_campaign(miniature(), tmp_path)
     assert "finished 0 of" in plan.text()
