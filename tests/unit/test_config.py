@@ -190,5 +190,5 @@ def test_width_scales_the_preset_before_single_changes() -> None:
 def test_settings_of_a_verb_are_a_mapping() -> None:
     given = parse_settings(["sizes=[5, 20]", "a.b=1e-4", "a.c=x"])
     assert given == {"sizes": [5, 20], "a": {"b": 1e-4, "c": "x"}}
-    with pytest.raises(ConfigError, match="write section.key=value"):
+    with pytest.raises(ConfigError, match=r"write section\.key=value"):
         parse_settings(["sizes"])
