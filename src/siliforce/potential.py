@@ -63,6 +63,9 @@ class Card(BaseModel):
     atoms_per_volume: tuple[float, float] | None = Field(None, description="atoms/Å³, min, max")
     temperature: tuple[float, float] | None = Field(None, description="K, min, max")
     min_distance: dict[str, float] = Field(default_factory=dict, description="Å per pair, A-B")
+    environments: dict[str, Any] = Field(
+        default_factory=dict, description="see siliforce.data.environments"
+    )
     errors: dict[str, Any] = Field(default_factory=dict)
     config: dict[str, Any] = Field(default_factory=dict)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import siliforce
-from siliforce.config import RunConfig, load_config, parse_override
+from siliforce.config import RunConfig, load_config, parse_override, parse_settings
 from siliforce.errors import ConfigError
 from siliforce.models import get_model
 from siliforce.training.options import merged, parse, seconds, show_seconds
@@ -185,3 +185,10 @@ def test_width_scales_the_preset_before_single_changes() -> None:
     assert (changed.hidden, changed.n_filters) == (100, 128)
     with pytest.raises(ConfigError, match=r"model\.width"):
         load_config(overrides=["model.width=0"])
+
+
+def test_settings_of_a_verb_are_a_mapping() -> None:
+    given = parse_settings(["sizes=[5, 20]", "a.b=1e-4", "a.c=x"])
+    assert given == {"sizes": [5, 20], "a": {"b": 1e-4, "c": "x"}}
+    with pytest.raises(ConfigError, match="write section.key=value"):
+        parse_settings(["sizes"])

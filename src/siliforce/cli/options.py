@@ -13,7 +13,9 @@ Source = Annotated[Path, typer.Argument(help="File (compressed too), store or De
 Sources = Annotated[list[Path], typer.Argument(help="Files (compressed too), stores, folders.")]
 Run = Annotated[Path, typer.Argument(help="Run folder or model file.")]
 Structure = Annotated[Path, typer.Argument(help="POSCAR, CIF, extended XYZ ...")]
-Repeat = Annotated[int, typer.Option(min=1, help="Supercell: so often along each vector.")]
+Supercell = Annotated[
+    str, typer.Option("--supercell", "--repeat", help="Along the cell's vectors: 2, or 2x2x1.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Set = Annotated[
     Optional[list[str]],
@@ -31,3 +33,18 @@ def show(renderable: Any) -> None:
 def show_json(content: Any) -> None:
     """For scripts."""
     typer.echo(json.dumps(content, indent=1))
+
+
+def supercell(text: str) -> tuple[int, int, int]:
+    """`2` or `2x2x1` as three numbers.
+
+    Raises:
+        ConfigError: neither of the two.
+    """
+    from siliforce.errors import ConfigError
+
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 3) or not all(p.isdecimal() and int(p) > 0 for p in parts):
+        raise ConfigError(f"--supercell {text}: write 2, or 2x2x1")
+    a, b, c = (int(p) for p in (parts * 3 if len(parts) == 1 else parts))
+    return a, b, c

@@ -1,16 +1,25 @@
-"""`siliforce simulate`: one structure under a potential."""
+"""`siliforce simulate`: structures under a potential."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from siliforce.cli.options import Device, Json, Repeat, Run, Structure, show, show_json
+from siliforce.cli.options import Device, Json, Run, Structure, Supercell, show, show_json
 
-app = typer.Typer(help="Molecular dynamics, equation of state, relaxation.", no_args_is_help=True)
+app = typer.Typer(
+    help="Molecular dynamics, relaxation, equation of state, reaction paths.",
+    no_args_is_help=True,
+)
+
+Out = Annotated[
+    Optional[Path],
+    typer.Option("--out", "-o", help="Folder; by default under RUN/simulations, or here."),
+]
 
 
 @app.command("md")
@@ -21,88 +30,211 @@ def simulate_md(
     time: Annotated[float, typer.Option(help="ps of production")] = 1.0,
     timestep: Annotated[float, typer.Option(help="fs")] = 1.0,
     equilibration: Annotated[float, typer.Option(help="ps, with the thermostat")] = 0.5,
-    ensemble: Annotated[str, typer.Option(help="nvt or nve")] = "nvt",
-    repeat: Repeat = 1,
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Trajectory.")] = None,
+    ensemble: Annotated[str, typer.Option(help="nvt, nve or npt")] = "nvt",
+    thermostat: Annotated[str, typer.Option(help="bussi, nose-hoover or langevin")] = "bussi",
+    pressure: Annotated[float, typer.Option(help="GPa, for npt")] = 0.0,
+    replicas: Annotated[int, typer.Option(min=1, help="Runs with seeds of their own.")] = 1,
+    supercell: Supercell = "1",
+    seed: Annotated[int, typer.Option(help="Of the first replica.")] = 0,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The protocol of the 2023 benchmark: 9 ps at 3 fs.")
+    ] = False,
+    out: Out = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Molecular dynamics of one structure; a failed run says when and why."""
-    from siliforce.indicators.dynamics import dynamics
+    """Molecular dynamics, replicas side by side; a failed run says when and why.
+
+    The same command after an interruption goes on where it stopped.
+    """
+    from siliforce.cli.plots import dynamics_page
+    from siliforce.cli.progress import SimulationProgress
+    from siliforce.indicators.dynamics import dynamics_batch
     from siliforce.simulation.md import MDConfig
     from siliforce.training.options import parse
 
-    config = parse(
-        MDConfig,
-        {
-            "temperature": temperature,
-            "equilibration": equilibration,
-            "production": time,
-            "timestep": timestep,
-            "ensemble": ensemble,
-        },
-        "md",
-    )
-    potential = _potential(run, device)
-    _finish(run, dynamics(potential, _structure(structure, repeat), config, out), as_json)
+    if paper:
+        config = MDConfig.paper(temperature, seed=seed)
+    else:
+        config = parse(
+            MDConfig,
+            {
+                "temperature": temperature,
+                "equilibration": equilibration,
+                "production": time,
+                "timestep": timestep,
+                "ensemble": ensemble,
+                "thermostat": thermostat,
+                "pressure": pressure,
+                "seed": seed,
+            },
+            "md",
+        )
+    atoms = _structure(structure, supercell)
+    settings = f"{config.model_dump_json()} {supercell} {replicas}"
+    folder = out or _folder(run, structure, f"{config.temperature:g}K", settings)
+    with SimulationProgress(quiet=as_json) as progress:
+        results = dynamics_batch(
+            _source(run, device), [atoms] * replicas, config, folder, None, progress
+        )
+    page = dynamics_page(folder / "plot.html", results)
+    _finish(run, folder, results, page, as_json)
 
 
 @app.command("eos")
 def simulate_eos(
     run: Run,
     structure: Structure,
-    repeat: Repeat = 1,
+    supercell: Supercell = "1",
     reference: Annotated[
         Optional[Path],
         typer.Option(help="DFT points: text columns scale, volume (Å³), energy (eV)."),
     ] = None,
+    out: Out = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Energy against volume, bulk modulus and equilibrium volume."""
+    from siliforce.cli.plots import eos_page, table_csv
     from siliforce.indicators.eos import equation_of_state, read_reference
 
     points = read_reference(reference) if reference is not None else None
-    atoms = _structure(structure, repeat)
-    _finish(run, equation_of_state(_potential(run, device), atoms, reference=points), as_json)
+    atoms = _structure(structure, supercell)
+    result = equation_of_state(_potential(run, device), atoms, reference=points)
+    folder = out or _folder(run, structure, "eos", supercell)
+    table_csv(folder / "eos.csv", {n: result.curves[n] for n in ("scale", "volume", "energy")})
+    _finish(run, folder, [result], eos_page(folder / "plot.html", result), as_json)
 
 
 @app.command("speed")
 def simulate_speed(
     run: Run,
     structure: Structure,
-    repeat: Repeat = 1,
+    supercell: Supercell = "1",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Time of one call for energy and forces, with the hardware's name."""
     from siliforce.indicators.speed import speed
 
-    _finish(run, speed(_potential(run, device), _structure(structure, repeat)), as_json)
+    result = speed(_potential(run, device), _structure(structure, supercell))
+    _finish(run, None, [result], None, as_json)
 
 
 @app.command("relax")
 def simulate_relax(
     run: Run,
     structure: Structure,
-    cell: Annotated[bool, typer.Option(help="Relax the cell as well.")] = False,
+    cell: Annotated[bool, typer.Option("--cell", help="Relax the cell as well.")] = False,
     fmax: Annotated[float, typer.Option(help="eV/Å")] = 0.01,
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Relaxed structure.")] = None,
+    max_steps: Annotated[int, typer.Option(min=1)] = 500,
+    supercell: Supercell = "1",
+    out: Out = None,
     device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Move atoms (and cell) to the nearest minimum."""
-    from siliforce.simulation.calculator import SiliforceCalculator
+    from ase.io import write
+
+    from siliforce.cli.plots import figure, table_csv, write_page
+    from siliforce.report.svg import Series
     from siliforce.simulation.relax import relax
 
-    calculator = SiliforceCalculator(run, device)
-    found = relax(_structure(structure), calculator, fmax=fmax, cell=cell)
+    atoms = _structure(structure, supercell)
+    found = relax(atoms, _calculator(run, device), fmax, max_steps, cell)
+    folder = out or _folder(run, structure, "relax", f"{cell} {fmax} {max_steps} {supercell}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "relaxed.xyz", found.atoms, format="extxyz")
+    write(folder / "relaxed.vasp", found.atoms, format="vasp", direct=True, sort=True)
+    write(folder / "path.xyz", found.path, format="extxyz")
+    table_csv(folder / "log.csv", found.log)
     state = "converged" if found.converged else "NOT converged"
-    typer.echo(
+    text = (
         f"{state} after {found.steps} steps: {found.energy:.6f} eV, "
         f"largest force {found.max_force:.4f} eV/Å"
     )
-    if out is not None:
-        found.atoms.write(out)
+    titles = {
+        "energy": ("Energy", "energy (eV)", False),
+        "max_force": ("Largest force", "eV/Å", True),
+        "volume": ("Volume", "volume (Å³)", False),
+    }
+    charts = [
+        figure(title, [Series(title, found.log["step"], found.log[n], 0, "both")], "step", label,
+               log_y=log)
+        for n, (title, label, log) in titles.items()
+        if n in found.log and (n != "volume" or cell)
+    ]  # fmt: skip
+    title = f"Relaxation of {found.atoms.get_chemical_formula()}"
+    page = write_page(folder / "plot.html", title, [text], charts)
+    if as_json:
+        show_json(
+            {
+                "converged": found.converged,
+                "steps": found.steps,
+                "energy": found.energy,
+                "max_force": found.max_force,
+                "cell": found.atoms.cell.array.tolist(),
+                "folder": str(folder),
+            }
+        )
+    else:
+        typer.echo(text)
+        typer.echo(f"written: {folder}; look at {page}")
+
+
+@app.command("neb")
+def simulate_neb(
+    run: Run,
+    start: Annotated[Path, typer.Argument(help="One minimum.")],
+    end: Annotated[Path, typer.Argument(help="The other; the same atoms in the same order.")],
+    images: Annotated[int, typer.Option(min=1, help="Between the ends.")] = 5,
+    fmax: Annotated[float, typer.Option(help="eV/Å")] = 0.05,
+    max_steps: Annotated[int, typer.Option(min=1)] = 300,
+    out: Out = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Minimum energy path and barrier: nudged elastic band with a climbing image."""
+    from ase.io import write
+
+    from siliforce.cli.plots import figure, table_csv, write_page
+    from siliforce.report.svg import Series
+    from siliforce.simulation.neb import reaction_path
+
+    ends = _structure(start), _structure(end)
+    found = reaction_path(*ends, _calculator(run, device), images, fmax, max_steps)
+    folder = out or _folder(run, start, "neb", f"{_digest(end)} {images} {fmax} {max_steps}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "path.xyz", found.images, format="extxyz")
+    write(folder / "saddle.xyz", found.images[found.saddle], format="extxyz")
+    relative = found.energies - found.energies[0]
+    table_csv(folder / "path.csv", {"distance": found.distance, "energy": found.energies})
+    state = "converged" if found.converged else "NOT converged"
+    text = (
+        f"{state} after {found.steps} steps: barrier {found.barrier:.3f} eV forwards, "
+        f"{found.reverse_barrier:.3f} eV backwards, highest image {found.saddle} of "
+        f"{len(found.images) - 1}"
+    )
+    series = [Series("band", found.distance, relative, 0, "both")]
+    drawn = figure("Energy along the path", series, "distance along the path (Å)",
+                   "energy above the start (eV)", levels=[0.0])  # fmt: skip
+    page = write_page(folder / "plot.html", f"Path of {start.stem}", [text], [drawn])
+    content = {
+        "converged": found.converged,
+        "steps": found.steps,
+        "barrier": found.barrier,
+        "reverse_barrier": found.reverse_barrier,
+        "saddle": found.saddle,
+        "energies": found.energies.tolist(),
+        "distance": found.distance.tolist(),
+        "folder": str(folder),
+    }
+    (folder / "result.json").write_text(json.dumps(content, indent=1) + "\n")
+    if as_json:
+        show_json(content)
+    else:
+        typer.echo(text)
+        typer.echo(f"written: {folder}; look at {page}")
 
 
 def _potential(run: Path, device: str) -> Any:
@@ -112,17 +244,55 @@ def _potential(run: Path, device: str) -> Any:
     return Potential.load(run, resolve_device(device))
 
 
-def _structure(path: Path, repeat: int = 1) -> Any:
+def _calculator(run: Path, device: str) -> Any:
+    from siliforce.simulation.calculator import SiliforceCalculator
+
+    return SiliforceCalculator(run, device)
+
+
+def _source(run: Path, device: str) -> Any:
+    """The potential, or the members of an ensemble's folder."""
+    from siliforce.simulation.calculator import members_of
+
+    members = [_potential(Path(str(m)), device) for m in members_of(run)]
+    return members[0] if len(members) == 1 else members
+
+
+def _structure(path: Path, repeat: str = "1") -> Any:
     """The first frame of a file, compressed ones too."""
+    from siliforce.cli.options import supercell
     from siliforce.data.read import read_structure
 
-    return read_structure(path).repeat(repeat)
+    return read_structure(path).repeat(supercell(repeat))
 
 
-def _finish(run: Path, result: Any, as_json: bool) -> None:
-    """Keep a result with its run and show it."""
-    from siliforce.indicators.tables import result_table
+def _folder(run: Path, structure: Path, what: str, settings: str) -> Path:
+    """Where a simulation is kept: one place for one model, structure and set of settings."""
+    model = run / "best.safetensors" if run.is_dir() else run
+    key = hashlib.sha256(f"{settings} {_digest(structure)} {_digest(model)}".encode())
+    name = f"{structure.name.split('.')[0]}-{what}-{key.hexdigest()[:6]}"
+    return run / "simulations" / name if run.is_dir() else Path(name)
 
-    if run.is_dir():
-        result.save(run / "results")
-    show_json(json.loads(result.model_dump_json())) if as_json else show(result_table(result))
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(path)
+
+
+def _finish(
+    run: Path, folder: Path | None, results: list[Any], page: Path | None, as_json: bool
+) -> None:
+    """Keep results with their run and their files, and show them."""
+    from siliforce.indicators.tables import replica_table, result_table
+
+    for result in results:
+        if run.is_dir():
+            result.save(run / "results")
+        if folder is not None:
+            result.save(folder)
+    if as_json:
+        content = [json.loads(r.model_dump_json()) for r in results]
+        show_json(content[0] if len(content) == 1 else content)
+        return
+    show(result_table(results[0]) if len(results) == 1 else replica_table(results))
+    if page is not None:
+        typer.echo(f"written: {page.parent}; look at {page}")

@@ -23,8 +23,6 @@ from siliforce.data.download import download, read_url
 from siliforce.data.frame import Frame
 from siliforce.data.parquet import read_parquet
 from siliforce.data.read import ImportReport, ReadOptions, read_frames
-from siliforce.data.reference import FILE as REFERENCE_FILE
-from siliforce.data.reference import Reference
 from siliforce.data.samd23_reference import read_samd23
 from siliforce.data.store import Store
 from siliforce.errors import DataError
@@ -142,8 +140,8 @@ def fetch_reference(out: Path, source: Path | None) -> tuple[int, list[str]]:
     """The evaluation references: EOS, PEC, RDF and ADF files and start structures.
 
     Args:
-        out: folder for one reference per material, `out/SiN` and `out/HfO`; finished ones are
-            kept. The files as published lie in `out/datasets`.
+        out: folder for one reference per material, `out/SiN` and `out/HfO`. The files as
+            published are kept in `out/datasets`, and read from there the next time.
         source: a copy of the repository's archive, or of its folder `datasets`.
 
     Returns:
@@ -152,27 +150,26 @@ def fetch_reference(out: Path, source: Path | None) -> tuple[int, list[str]]:
     Raises:
         DataError: not reachable, damaged, or not these files.
     """
-    found = [m.name for m in MATERIALS.values() if (out / m.name / REFERENCE_FILE).is_file()]
-    if len(found) < len(MATERIALS):
+    folder = out / "datasets"
+    if not folder.is_dir():
         folder = _reference_folder(out, source)
-        facts = {"licence": REFERENCE_LICENCE, "level_of_theory": LEVEL, "source": REPOSITORY}
-        for material in MATERIALS.values():
-            name = material.name
-            read_samd23(folder / f"{name}_eval", name, **facts).save(out / name)
+    facts = {"licence": REFERENCE_LICENCE, "level_of_theory": LEVEL, "source": REPOSITORY}
     n_starts, notes = 0, []
     for material in MATERIALS.values():
-        reference = Reference.load(out / material.name)
+        name = material.name
+        reference = read_samd23(folder / f"{name}_eval", name, **facts)
+        reference.save(out / name)
         starts = reference.starts
         n_starts += len(starts)
         notes.append(
-            f"{material.name}: {len(starts)} starts ({sum(s.ood for s in starts)} of them OOD) "
+            f"{name}: {len(starts)} starts ({sum(s.ood for s in starts)} of them OOD) "
             f"with RDF and ADF, {len(reference.eos)} EOS, {len(reference.pec)} PEC"
         )
     return n_starts, notes
 
 
 def _reference_folder(out: Path, source: Path | None) -> Path:
-    """The folder `datasets` of the public repository, fetched or unpacked if needed."""
+    """The folder `datasets` of the public repository, fetched and unpacked."""
     if source is None:
         source = download(REPOSITORY, out / "download" / "MLFF-Framework.tar.gz")
     if not source.exists():

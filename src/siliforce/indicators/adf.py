@@ -56,15 +56,15 @@ def adf(
 
     Args:
         source: what made the trajectory, or its name.
-        frames: the analysed part of the trajectory; may be empty if the run failed.
+        frames: the analysed part of the trajectory; not looked at if the run failed.
         start: of the run, with the reference curves.
         protocol: `paper` gives `adf_mae` alone.
-        failure: why the run failed; there are no errors then, only the reason.
+        failure: why the run failed; there are no curves and errors then, only the reason.
 
     Raises:
         DataError: no frames, or no curves that they can be compared with.
     """
-    sampled = None if failure and not frames else angular(frames, images=start.images)
+    sampled = None if failure else angular(frames, images=start.images)
     return KIND.score(source, sampled, start, start.adf, protocol, failure)
 
 

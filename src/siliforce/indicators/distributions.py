@@ -15,6 +15,7 @@ from vesin import NeighborList
 
 from siliforce.data.reference import Curves, Images, Start
 from siliforce.errors import DataError
+from siliforce.graph.neighbors import MIN_DISTANCE
 from siliforce.indicators.base import Metric, Result, model_name, stamp
 from siliforce.potential import Potential
 
@@ -96,7 +97,7 @@ def find_pairs(frame: Atoms, cutoff: float, images: Images = "lattice") -> Pairs
     """All directed pairs closer than `cutoff` (Å), in no particular order.
 
     Raises:
-        DataError: positions that are not finite.
+        DataError: positions that are not finite, or atoms on top of each other.
     """
     if images == "lengths" and not is_orthogonal(frame):
         return _pairs_by_lengths(frame, cutoff)
@@ -111,19 +112,29 @@ def find_pairs(frame: Atoms, cutoff: float, images: Images = "lattice") -> Pairs
     )
 
 
-def find_half(frame: Atoms, cutoff: float, quantities: str) -> list[np.ndarray]:
-    """What vesin says of every pair, each pair once: half of the work, without sorting.
+def find_half(
+    frame: Atoms, cutoff: float, quantities: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs as vesin finds them, each once: half of the work, without sorting.
 
-    Args:
-        quantities: `i` and `j` (the atoms), `d` (distance, Å), `D` (vector from i to j, Å).
+    Returns:
+        Both atoms, distances (Å), and vectors from the first to the second (Å) where `quantities`
+        asks for them: `ijdD` or `ijd`.
 
     Raises:
-        DataError: positions that are not finite.
+        DataError: positions that are not finite, or atoms on top of each other.
     """
     if not np.isfinite(frame.positions).all():
         raise DataError("positions hold NaN or infinite values; check the frame")
     finder = NeighborList(cutoff=cutoff, full_list=False)
-    return list(finder.compute(frame.positions, frame.cell.array, frame.pbc, quantities=quantities))
+    found = finder.compute(frame.positions, frame.cell.array, frame.pbc, quantities=quantities)
+    first, second, lengths = found[:3]
+    if len(lengths) and lengths.min() < MIN_DISTANCE:
+        worst = int(lengths.argmin())
+        raise DataError(
+            f"atoms {first[worst]} and {second[worst]} lie on top of each other; check the frame"
+        )
+    return first, second, lengths, found[3] if len(found) > 3 else np.zeros((0, 3))
 
 
 def is_orthogonal(frame: Atoms) -> bool:

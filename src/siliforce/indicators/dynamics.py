@@ -10,46 +10,82 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator
 
 from siliforce.graph import neighbor_list
 from siliforce.indicators.base import Metric, Result, model_name, stamp
 from siliforce.potential import Potential
+from siliforce.simulation.batched import Source, potentials_of, run_batch, run_configs
 from siliforce.simulation.calculator import SiliforceCalculator
-from siliforce.simulation.domain import outside_range, pair_name, temperature_outside
-from siliforce.simulation.md import MDConfig, MDRun, Progress, run_md
+from siliforce.simulation.domain import (
+    outside_range,
+    pair_name,
+    spread_limit,
+    temperature_outside,
+)
+from siliforce.simulation.md import MDConfig, MDRun, Progress
 from siliforce.simulation.neighbors import SkinList
+from siliforce.units import EV_PER_A3_IN_GPA
 
 RDF_CUTOFF, RDF_BIN = 6.0, 0.05
 
 
 def dynamics(
-    source: Potential | Calculator,
+    source: Source,
     atoms: Atoms,
     config: MDConfig | None = None,
-    trajectory: str | Path | None = None,
+    out: str | Path | None = None,
     name: str = "",
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda status: None,
 ) -> Result:
-    """Run one structure and sum up what happened.
+    """Run one structure and sum up what happened; see `dynamics_batch`."""
+    return dynamics_batch(source, [atoms], config, out, [name] if name else None, progress)[0]
+
+
+def dynamics_batch(
+    source: Source,
+    starts: Sequence[Atoms],
+    config: MDConfig | Sequence[MDConfig] | None = None,
+    out: str | Path | None = None,
+    names: Sequence[str] | None = None,
+    progress: Progress = lambda status: None,
+) -> list[Result]:
+    """Run structures side by side and sum up what happened to each.
 
     Args:
-        source: a potential or any ASE calculator.
-        atoms: the start.
-        config: of the run.
-        trajectory: file for the frames.
-        name: of the structure; its formula if empty.
-        progress: called with steps done and steps in all.
+        source: a potential, several (an ensemble), or any ASE calculator.
+        starts: left as they are.
+        config: of all runs, or one for each; see `run_batch`.
+        out: folder for trajectories and logs, named after the results.
+        names: of the structures; their formulas if not given.
+        progress: called at every logged step.
 
     Raises:
         ConfigError, DataError: input that cannot be run at all. A run that fails on its way is
             a result: `failure` says why and when.
     """
-    calculator = source
-    if isinstance(source, Potential):
-        calculator = SiliforceCalculator(source, str(source.device))
-    run = run_md(atoms, calculator, config, trajectory, progress)
-    hardware, provenance = stamp(source)
+    configs = run_configs(config, len(starts))
+    structures = list(names) if names else [a.get_chemical_formula() for a in starts]
+    labels = [f"{n}-{c.temperature:g}K" for n, c in zip(structures, configs, strict=True)]
+    if len(set(labels)) < len(labels):
+        labels = [f"{label}-{k}" for k, label in enumerate(labels)]
+    runs = run_batch(source, starts, configs, out, progress, labels)
+    return [
+        summary(source, run, structure, label)
+        for run, structure, label in zip(runs, structures, labels, strict=True)
+    ]
+
+
+def summary(source: Source, run: MDRun, name: str, split: str) -> Result:
+    """One run as a result."""
+    members = potentials_of(source)
+    measured: Any = source
+    if members is not None:
+        measured = (
+            members[0]
+            if len(members) == 1
+            else SiliforceCalculator(members, str(members[0].device))
+        )
+    hardware, provenance = stamp(measured)
     provenance |= {
         "config": run.config.model_dump(mode="json"),
         "n_atoms": run.n_atoms,
@@ -57,14 +93,15 @@ def dynamics(
         "steps": run.steps,
         "wall_s": run.wall,
     }
-    provenance |= _range_notes(source, run)
-    name = name or atoms.get_chemical_formula()
+    if members is not None:
+        provenance |= _range_notes(members[0], run)
     return Result(
         indicator="dynamics",
-        model=model_name(source),
+        model=model_name(measured),
         dataset=name,
-        split=f"{name}-{run.config.temperature:g}K",
-        metrics=_metrics(run),
+        split=split,
+        protocol=run.config.protocol,
+        metrics=_metrics(run) + _alarms(run, members),
         curves=_curves(run),
         failure=str(run.failure) if run.failure else "",
         hardware=hardware,
@@ -86,6 +123,23 @@ def _metrics(run: MDRun) -> list[Metric]:
     ]
 
 
+def _alarms(run: MDRun, members: Sequence[Potential] | None) -> list[Metric]:
+    """How far the run went from the training data, and how much of it lay beyond."""
+    limits = {"novelty": 1.0, "spread": spread_limit(members[0].card) if members else np.inf}
+    units, found, beyond = {"novelty": "1", "spread": "eV/Å"}, [], np.zeros(0, dtype=bool)
+    for name, limit in limits.items():
+        if name not in run.log:
+            continue
+        values = np.array(run.log[name])
+        note = f"beyond {limit:.3g} outside of the training data"
+        metric = Metric(name=f"{name}_max", value=values.max(), unit=units[name], note=note)
+        found.append(metric.model_copy(update={"better": "lower"}))
+        beyond = values > limit if len(beyond) == 0 else beyond | (values > limit)
+    if len(beyond):
+        found.append(Metric(name="outside_fraction", value=beyond.mean(), unit="1", better="lower"))
+    return found
+
+
 def _averages(run: MDRun) -> list[Metric]:
     """Averages over production; a failed run has none, only the reason."""
     temperature = run.production("temperature") if run.failure is None else np.zeros(0)
@@ -95,6 +149,10 @@ def _averages(run: MDRun) -> list[Metric]:
         "temperature_std": (temperature.std(ddof=1) if enough else np.nan, "K"),
         "energy_drift": (run.drift() if enough else np.nan, "meV/atom/ps"),
     }
+    for name, unit, factor in (("pressure", "GPa", EV_PER_A3_IN_GPA), ("volume", "Å³", 1.0)):
+        if name in run.log:
+            mean = factor * run.production(name).mean() if enough else np.nan
+            values[f"{name}_mean"] = (mean, unit)
     why = str(run.failure) if run.failure else "too short"
     return [
         Metric(
@@ -130,15 +188,12 @@ def _curves(run: MDRun) -> dict[str, Any]:
         "min_distance": run.log["min_distance"],
         "production_start": run.config.equilibration,
         "rdf": radial_distribution(run.frames),
+        **{n: run.log[n] for n in ("pressure", "volume", "spread", "novelty") if n in run.log},
     }
 
 
-def _range_notes(source: Any, run: MDRun) -> dict[str, Any]:
+def _range_notes(potential: Potential, run: MDRun) -> dict[str, Any]:
     """Whether the temperature, or frames of the run, lay far outside the training data."""
-    members = getattr(source, "potentials", None)
-    potential = source if isinstance(source, Potential) else (members or [None])[0]
-    if potential is None:
-        return {}
     notes: dict[str, Any] = {}
     above = temperature_outside(potential.card, run.config.temperature)
     if above:

@@ -52,15 +52,15 @@ def rdf(
 
     Args:
         source: what made the trajectory, or its name.
-        frames: the analysed part of the trajectory; may be empty if the run failed.
+        frames: the analysed part of the trajectory; not looked at if the run failed.
         start: of the run, with the reference curves.
         protocol: `paper` gives `rdf_mae` alone.
-        failure: why the run failed; there are no errors then, only the reason.
+        failure: why the run failed; there are no curves and errors then, only the reason.
 
     Raises:
         DataError: no frames, or no curves that they can be compared with.
     """
-    sampled = None if failure and not frames else radial(frames, start.images)
+    sampled = None if failure else radial(frames, start.images)
     return KIND.score(source, sampled, start, start.rdf, protocol, failure)
 
 
@@ -93,7 +93,7 @@ def _frame(frame: Atoms, elements: np.ndarray, images: Images) -> np.ndarray:
     """g of a frame, (n_elements, n_elements, N_BINS)."""
     reach, numbers, volume = WIDTH * N_BINS, frame.numbers, frame.get_volume()
     if images == "lattice" or is_orthogonal(frame):
-        first, second, lengths = find_half(frame, reach, "ijd")
+        first, second, lengths, _ = find_half(frame, reach, "ijd")
         once = True
     else:
         pairs = find_pairs(frame, reach, images)

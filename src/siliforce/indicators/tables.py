@@ -55,6 +55,19 @@ def result_table(result: Result) -> Group:
     return Group(table, *notes)
 
 
+def replica_table(results: Sequence[Result]) -> Group:
+    """Several runs of one kind, one line each, without what all lack."""
+    table = Table(title=f"{results[0].indicator}: {results[0].dataset}", title_justify="left")
+    table.add_column("run")
+    metrics = results[0].metrics
+    for metric in metrics:
+        table.add_column(f"{metric.name}\n{metric.unit}", justify="right")
+    for result in results:
+        table.add_row(result.split, *(_number(result.metric(m.name)) for m in metrics))
+    failed = [f"failed: {r.split}: {r.failure}" for r in results if r.failure]
+    return Group(table, *(Text(line, style="red") for line in failed))
+
+
 def _number(metric: Metric | None) -> str:
     if metric is None:
         return ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-HIDDEN = {"config"}
+HIDDEN = {"config", "environments"}
 """Shown by --json only: too long for a table."""
 
 

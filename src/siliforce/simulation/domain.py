@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
@@ -13,6 +15,12 @@ DENSITY_MARGIN = 0.10
 """A density this much (relative) beyond the training range counts as far outside."""
 DISTANCE_MARGIN = 0.10
 """A pair this much (relative) closer than any in the training data counts as far outside."""
+
+SPREAD_FACTOR = 10.0
+"""An ensemble whose spread of the force on some atom exceeds so many times the mean absolute
+force error on validation does not know what it is doing."""
+SPREAD_UNKNOWN = 1.0
+"""The limit where no error is stated, eV/Å."""
 
 
 class OutsideRangeWarning(UserWarning):
@@ -74,3 +82,36 @@ def temperature_outside(card: Card, temperature: float) -> str | None:
     if card.temperature is None or temperature <= card.temperature[1]:
         return None
     return f"{temperature:.0f} K, the training data reach {card.temperature[1]:.0f} K"
+
+
+def spread_limit(card: Card) -> float:
+    """From where on an ensemble's spread (largest over the atoms) is alarming, eV/Å."""
+    error = card.errors.get("valid_forces_mae_mev")
+    return SPREAD_FACTOR * 1e-3 * float(error) if error else SPREAD_UNKNOWN
+
+
+def alarm_text(
+    limit: float, runs: Sequence[int], columns: Mapping[str, Sequence[float] | np.ndarray]
+) -> str:
+    """What lies outside of the training data at a logged step, in words; empty if nothing does.
+
+    Args:
+        limit: of the spread, eV/Å.
+        runs: their numbers.
+        columns: of the log by name, one value per run; `spread` and `novelty` are looked at.
+    """
+    reasons = []
+    spread = np.asarray(columns.get("spread", [0.0]))
+    if spread.max(initial=0.0) > limit:
+        worst = int(spread.argmax())
+        reasons.append(
+            f"run {runs[worst]}: the members disagree by {spread[worst]:.2f} eV/Å on a force"
+        )
+    novelty = np.asarray(columns.get("novelty", [0.0]))
+    if novelty.max(initial=0.0) > 1:
+        worst = int(novelty.argmax())
+        reasons.append(
+            f"run {runs[worst]}: an environment {novelty[worst]:.1f} times as far from the "
+            "training set's mean as any in it"
+        )
+    return "; ".join(reasons)

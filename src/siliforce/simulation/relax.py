@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
@@ -15,7 +15,7 @@ from siliforce.errors import ConfigError
 
 @dataclass(frozen=True)
 class Relaxation:
-    """Where a relaxation ended.
+    """Where a relaxation ended, and its way there.
 
     Attributes:
         atoms: relaxed, or as far as the steps led.
@@ -23,6 +23,9 @@ class Relaxation:
         steps: taken.
         max_force: eV/Å, at the end.
         energy: eV, at the end.
+        log: one entry per step, the start first: `step`, `energy` (eV), `max_force` (eV/Å) and,
+            of periodic structures, `volume` (Å³).
+        path: the structures of the log.
     """
 
     atoms: Atoms
@@ -30,6 +33,8 @@ class Relaxation:
     steps: int
     max_force: float
     energy: float
+    log: dict[str, list[float]] = field(default_factory=dict)
+    path: list[Atoms] = field(default_factory=list)
 
 
 def relax(
@@ -60,14 +65,26 @@ def relax(
             "this model predicts forces directly and has no stress, so the cell cannot be "
             "relaxed; relax positions only, or choose a gradient model"
         )
-    target = FrechetCellFilter(moving) if cell else moving
-    optimizer = LBFGS(target, logfile=None)
+    optimizer = LBFGS(FrechetCellFilter(moving) if cell else moving, logfile=None)
+    log: dict[str, list[float]] = {}
+    path: list[Atoms] = []
+
+    def record() -> None:
+        path.append(moving.copy())
+        row = {
+            "step": float(len(path) - 1),
+            "energy": float(moving.get_potential_energy()),
+            "max_force": float(np.linalg.norm(moving.get_forces(), axis=1).max(initial=0.0)),
+        }
+        if moving.pbc.all():
+            row["volume"] = moving.get_volume()
+        for name, value in row.items():
+            log.setdefault(name, []).append(value)
+
+    optimizer.attach(record)
     converged = bool(optimizer.run(fmax=fmax, steps=max_steps))
-    forces = np.linalg.norm(moving.get_forces(), axis=1)
-    return Relaxation(
-        moving,
-        converged,
-        optimizer.nsteps,
-        float(forces.max(initial=0.0)),
-        float(moving.get_potential_energy()),
-    )
+    if not path:
+        record()
+    last = {name: column[-1] for name, column in log.items()}
+    steps = optimizer.nsteps
+    return Relaxation(moving, converged, steps, last["max_force"], last["energy"], log, path)

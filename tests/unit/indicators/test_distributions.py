@@ -232,6 +232,8 @@ def test_a_failed_run_has_no_score() -> None:
         assert metric is not None
         assert (metric.value, metric.note) == (None, "close contact after 1 ps")
         assert result.failure
+        assert result.tables["by_group"] == []
+        assert "values" not in result.curves
     with pytest.raises(DataError, match="no frames"):
         adf("m", [], start)
 
@@ -255,6 +257,10 @@ def test_what_cannot_be_compared() -> None:
     lost.positions[3] = np.nan
     with pytest.raises(DataError, match="NaN"):
         radial([lost])
+    twice = frames[0].copy()
+    twice.positions[3] = twice.positions[7] + twice.cell[1]
+    with pytest.raises(DataError, match="atoms 3 and 7 lie on top of each other"):
+        angular([twice])
 
 
 def test_wasserstein_of_a_shift_is_the_shift() -> None:
@@ -275,7 +281,7 @@ def test_noise_is_what_two_independent_trajectories_differ_by() -> None:
     """Frames that are independent of each other: the bootstrap of one trajectory against what
     pairs of trajectories of the same length really differ by.
     """
-    runs = [radial([hot_crystal(100 * run + k) for k in range(30)]) for run in range(40)]
+    runs = [radial([hot_crystal(100 * run + k) for k in range(20)]) for run in range(30)]
     means = [run.curves().values for run in runs]
     for key in ("rdf_mae", "rdf_wasserstein"):
         true = np.mean(
@@ -284,8 +290,8 @@ def test_noise_is_what_two_independent_trajectories_differ_by() -> None:
                 for a, b in zip(means[::2], means[1::2], strict=True)
             ]
         )
-        estimates = [RDF.noise(run)[key] for run in runs[:10]]
-        assert np.mean(estimates) == pytest.approx(true, rel=0.1)
+        estimates = [RDF.noise(run)[key] for run in runs[:8]]
+        assert np.mean(estimates) == pytest.approx(true, rel=0.15)
 
 
 def test_noise_needs_frames() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,9 +16,16 @@ from scipy.optimize import minimize_scalar
 
 from siliforce.data.reference import EnergyCurve, EnergyVolume
 from siliforce.errors import DataError
-from siliforce.indicators.eos import SCALES, equation_of_state, equations_of_state
+from siliforce.indicators.eos import (
+    SCALES,
+    _window,
+    equation_of_state,
+    equations_of_state,
+    fit_birch_murnaghan,
+)
 from siliforce.indicators.pec import minimum, potential_energy_curves, size_inconsistency
 from siliforce.simulation.calculator import SiliforceCalculator
+from siliforce.units import EV_PER_A3_IN_GPA
 from tests.toys import toy_potential
 from tests.unit.indicators.test_distributions import samd23_references
 
@@ -194,3 +202,17 @@ def test_equations_of_state_of_a_reference() -> None:
         assert result.metric("B0_error").note == ""
     with pytest.raises(DataError, match="no equations of state"):
         equations_of_state(EMT(), [])
+
+
+def test_the_published_fits_are_reproduced(tmp_path: Path) -> None:
+    """V0 and B0 that are shipped with the points, each over the window that both have."""
+    for reference in samd23_references(tmp_path):
+        for scan in reference.eos:
+            folder = tmp_path / "datasets" / f"{reference.name}_eval" / "eos" / scan.name
+            shipped = json.loads((folder / "eos_res_birchmurnaghan.txt").read_text())
+            window = _window(scan.points[:, 0])
+            inside = np.isin(scan.points[:, 0], window)
+            fit = fit_birch_murnaghan(scan.points[inside, 1], scan.points[inside, 2])
+            assert fit.volume == pytest.approx(shipped["v0"], rel=1e-4)
+            bulk = fit.bulk_modulus * EV_PER_A3_IN_GPA
+            assert bulk == pytest.approx(shipped["B (GPa)"], rel=1e-3)

@@ -65,12 +65,32 @@ def test_change_of_cell_or_elements_searches_again():
     skin.update(atoms)
     skin.update(atoms)
     assert skin.searches == 1
-    atoms.set_cell(atoms.cell * 1.01)
+    atoms.set_cell(atoms.cell * 1.2)
     skin.update(atoms)
     assert skin.searches == 2
     atoms.numbers[0] = 28
     assert int(skin.update(atoms).numbers[0]) == 28
     assert skin.searches == 3
+
+
+def test_pairs_outlive_a_cell_that_breathes_but_not_one_that_shrinks():
+    atoms, rng = rattled(), np.random.default_rng(0)
+    skin = SkinList(5.0, 0.5, torch.device("cpu"))
+    skin.update(atoms)
+    for step in range(12):
+        strain = np.eye(3) + rng.normal(0, 0.004, (3, 3)) - 0.01 * step * np.eye(3)
+        moved = atoms.copy()
+        moved.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        moved.positions += rng.normal(0, 0.01, moved.positions.shape)
+        found = narrowed(skin.update(moved), 5.0, Topology(), torch.float64)
+        fresh = SkinList(5.0, 0.0, torch.device("cpu")).update(moved)
+        assert found.n_edges == fresh.n_edges
+        torch.testing.assert_close(
+            found.edge_vectors.norm(dim=1).sort().values, fresh.edge_lengths.sort().values
+        )
+        if step == 2:
+            assert skin.searches == 1
+    assert skin.searches > 1
 
 
 @pytest.mark.parametrize(

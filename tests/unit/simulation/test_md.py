@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import ase.units
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.io import read
 from pydantic import ValidationError
@@ -17,32 +14,13 @@ from pydantic import ValidationError
 from siliforce.errors import ConfigError, DataError
 from siliforce.indicators.dynamics import dynamics, radial_distribution
 from siliforce.potential import Card
+from siliforce.simulation.batched import run_md
 from siliforce.simulation.calculator import SiliforceCalculator
 from siliforce.simulation.domain import OutsideRangeWarning
-from siliforce.simulation.md import MDConfig, run_md, temperature_of
+from siliforce.simulation.md import MDConfig, temperature_of
 from siliforce.simulation.relax import relax
+from tests.springs import Spring, lattice
 from tests.toys import DirectMorse, toy_potential
-
-
-class Spring(Calculator):
-    """Every atom on a spring of its own: fast, harmonic, exactly known."""
-
-    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
-
-    def __init__(self, home: np.ndarray, stiffness: float = 5.0, sign: float = 1.0) -> None:
-        super().__init__()
-        self.home, self.stiffness, self.sign = home, stiffness, sign
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-        """Harmonic energy and its gradient (or with the wrong sign)."""
-        super().calculate(atoms, properties, system_changes)
-        shift = self.atoms.positions - self.home
-        self.results["energy"] = 0.5 * self.stiffness * (shift**2).sum()
-        self.results["forces"] = -self.sign * self.stiffness * shift
-
-
-def lattice() -> Atoms:
-    return bulk("Cu", "fcc", a=3.61, cubic=True).repeat((2, 2, 2))
 
 
 def test_nve_keeps_the_energy_and_smaller_steps_keep_it_better():
@@ -54,57 +32,6 @@ def test_nve_keeps_the_energy_and_smaller_steps_keep_it_better():
         assert abs(run.drift()) < 1.0
         spread.append(run.production("conserved").std())
     assert spread[1] < 0.4 * spread[0]  # second order: a quarter
-
-
-class Network(Calculator):
-    """Springs between all atoms: many frequencies, and the centre of mass is free."""
-
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces"]
-
-    def __init__(self, home: np.ndarray) -> None:
-        super().__init__()
-        self.home = home
-        rng = np.random.default_rng(0)
-        size = 3 * len(home)
-        basis = np.linalg.qr(rng.normal(size=(size, size)))[0]
-        rest = np.eye(size) - np.kron(np.ones((len(home), len(home))), np.eye(3)) / len(home)
-        self.matrix = rest @ basis @ np.diag(rng.uniform(1, 12, size)) @ basis.T @ rest
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-        """Harmonic energy and its gradient."""
-        super().calculate(atoms, properties, system_changes)
-        shift = (self.atoms.positions - self.home).ravel()
-        energy = 0.5 * shift @ self.matrix @ shift
-        self.results["energy"] = self.results["free_energy"] = energy
-        self.results["forces"] = -(self.matrix @ shift).reshape(-1, 3)
-
-
-@pytest.mark.parametrize("thermostat", ["bussi", "nose-hoover"])
-def test_thermostats_hold_the_temperature_over_3n_minus_3(thermostat):
-    # Eight atoms: 24 instead of 21 degrees of freedom would be off by 14 %.
-    config = MDConfig(
-        thermostat=thermostat, timestep=5.0, equilibration=1, production=10, tau=60, log_every=5
-    )
-    atoms = lattice()[:8]
-    run = run_md(atoms, Network(atoms.positions.copy()), config)
-    assert run.failure is None
-    assert run.production("temperature").mean() == pytest.approx(300, rel=0.05)
-    assert abs(run.drift()) < 1
-
-
-def test_bussi_fluctuates_as_the_canonical_ensemble_does():
-    config = MDConfig(timestep=5.0, equilibration=1, production=15, tau=20, log_every=5)
-    atoms = lattice()[:8]
-    run = run_md(atoms, Network(atoms.positions.copy()), config)
-    assert run.failure is None
-    expected = 300 * np.sqrt(2 / 21)
-    assert run.production("temperature").std() == pytest.approx(expected, rel=0.1)
-
-
-def test_chain_needs_a_free_energy_for_its_conserved_energy():
-    atoms = lattice()[:4]
-    with pytest.raises(ConfigError, match="free_energy"):
-        run_md(atoms, Spring(atoms.positions.copy()), MDConfig(thermostat="nose-hoover"))
 
 
 def test_start_is_exact_at_rest_and_reproducible():
@@ -129,20 +56,24 @@ def test_temperature_counts_no_centre_of_mass():
 
 
 def test_frames_are_written_as_they_come(tmp_path):
-    path = tmp_path / "md" / "run.traj"
     config = MDConfig(equilibration=0.02, production=0.06, frame_every=20)
-    run = run_md(lattice(), EMT(), config, trajectory=path)
-    frames = read(path, index=":")
+    run = run_md(lattice(), EMT(), config, out=tmp_path / "md")
+    frames = read(tmp_path / "md" / "run-0.xyz", index=":")
     assert len(frames) == len(run.frames) == 4
-    np.testing.assert_allclose(frames[-1].positions, run.frames[-1].positions)
+    np.testing.assert_allclose(frames[-1].positions, run.frames[-1].positions, atol=1e-8)
+    np.testing.assert_allclose(frames[-1].get_momenta(), run.frames[-1].get_momenta(), atol=1e-8)
+    rows = (tmp_path / "md" / "run-0.csv").read_text().splitlines()
+    assert rows[0].split(",")[:3] == ["time", "temperature", "potential"]
+    assert len(rows) == len(run.log["time"]) + 1
     assert run.survived == pytest.approx(0.08)
 
 
 def test_progress_reaches_the_end():
     seen = []
     config = MDConfig(equilibration=0.02, production=0.03)
-    run_md(lattice(), EMT(), config, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (50, 50)
+    run_md(lattice(), EMT(), config, progress=seen.append)
+    assert (seen[-1].done, seen[-1].total, seen[-1].running) == (50, 50, 1)
+    assert seen[-1].ns_per_day > 0
 
 
 def test_runaway_heating_is_a_failure_with_a_time():
