@@ -49,7 +49,7 @@ POLICIES: dict[str, Policy] = {
     "first_last": Policy(parts={FIRST: 1.0, LAST: 1.0}),
     "low_rank": Policy(rank=4),
 }
-"""Policies by name; a configuration may give its own as `adapt.parts`, `adapt.lr`, `adapt.rank`."""
+"""Policies by name; a configuration may give its own as `train.policy.parts`, `.lr`, `.rank`."""
 
 
 def get_policy(name: str) -> Policy:
