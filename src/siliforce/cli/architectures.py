@@ -1,4 +1,4 @@
-"""The ten architectures of the benchmark, and which of them are alive here."""
+"""The ten architectures of the benchmark, which of them are alive here, and any others."""
 
 from __future__ import annotations
 

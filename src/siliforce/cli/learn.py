@@ -142,7 +142,7 @@ def report(
 
 
 def models(as_json: Json = False) -> None:
-    """The ten architectures of the benchmark, and which of them work."""
+    """The ten architectures of the benchmark, which of them work, and any others."""
     from siliforce.cli.architectures import model_rows, models_table
 
     rows = model_rows()
