@@ -8,7 +8,6 @@ from torch import Tensor
 
 from siliforce.graph import Graph, System, Topology, collate
 from siliforce.nn import directional
-from siliforce.nn.angular import legendre
 from siliforce.nn.directional import Directions, block_size
 from siliforce.nn.o3 import SphericalHarmonics
 from tests.structures import CUTOFF, STRUCTURES
@@ -45,12 +44,20 @@ def by_density(graph: Graph, vectors: Tensor, radial: Tensor, m: Tensor, w: Tens
     return directions.sum(m, w).index_select(0, directions.blocks.slot)
 
 
+def legendre(cosine: Tensor) -> Tensor:
+    """`P_0 .. P_L_MAX` by their recurrence."""
+    values = [torch.ones_like(cosine), cosine]
+    for n in range(1, L_MAX):
+        values.append(((2 * n + 1) * cosine * values[n] - n * values[n - 1]) / (n + 1))
+    return torch.stack(values, dim=-1)
+
+
 def by_triplets(graph: Graph, vectors: Tensor, radial: Tensor, m: Tensor, w: Tensor) -> Tensor:
     assert graph.triplets is not None
     assert graph.edge_pairs is not None
     first, second = graph.triplets
     units = torch.nn.functional.normalize(vectors, dim=1)
-    angular = legendre((units[first] * units[second]).sum(1), L_MAX)
+    angular = legendre((units[first] * units[second]).sum(1))
     angular = angular * (2 * torch.arange(L_MAX + 1) + 1)
     waves = torch.einsum("tl,tln,lnc->tc", angular, radial[graph.edge_pairs[second]], w)
     return torch.zeros_like(m).index_add(0, first, waves * m[second])
