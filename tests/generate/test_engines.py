@@ -102,6 +102,9 @@ def test_spin_where_the_electrons_are_odd(fake_pw: Path) -> None:
     even = Atoms("Si3N4", np.eye(7, 3) * 2, cell=[6, 6, 6], pbc=True)
     assert "nspin1" in engine.level(even)
     assert "nspin2" in engine.level(even[:-1])  # a nitrogen missing
+    python = make_engine({"engine": "gpaw", "start_moment": 0.2, "spin": "odd"})
+    assert "with spin" not in python.level(even)
+    assert "with spin" in python.level(even[:-1])
 
 
 def test_kspacing_gives_gamma_for_large_cells(fake_pw: Path) -> None:

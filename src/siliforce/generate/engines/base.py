@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
@@ -86,6 +86,15 @@ class Engine(BaseModel, ABC):
     def identity(self) -> dict[str, Any]:
         """The settings that change the numbers, for the content hash."""
         return self.model_dump(mode="json", exclude={"max_cpu_hours", "convergence", "command"})
+
+
+Spin = bool | Literal["odd"]
+"""Whether cells are computed with spin; `odd`: those with an odd number of electrons."""
+
+
+def polarised(spin: Spin, atoms: Atoms) -> bool:
+    """Whether this cell is computed with spin (closed cores: Z gives the parity)."""
+    return int(atoms.numbers.sum()) % 2 == 1 if spin == "odd" else bool(spin)
 
 
 def gate(labels: Labels, atoms: Atoms, max_force: float = 100.0) -> Labels:

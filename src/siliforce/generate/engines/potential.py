@@ -19,7 +19,14 @@ from ase import Atoms
 from pydantic import Field
 
 from siliforce.errors import ConfigError
-from siliforce.generate.engines.base import LOG_TAIL_BYTES, Engine, Labels, child_setup
+from siliforce.generate.engines.base import (
+    LOG_TAIL_BYTES,
+    Engine,
+    Labels,
+    Spin,
+    child_setup,
+    polarised,
+)
 from siliforce.jobs import JobFailed
 
 SERVER = Path(__file__).with_name("server.py")
@@ -46,7 +53,8 @@ class PythonEngine(Engine):
         python: interpreter of the environment that holds the package; None is this one.
         settings: passed to the calculator.
         safer_settings: changed for the second try (mixing, more iterations).
-        start_moment: initial magnetic moment of every atom, for spin-polarised settings.
+        start_moment: initial magnetic moment of every atom that makes a calculation one with spin.
+        spin: which cells get it.
         pulay_stress: element -> what the unfinished plane-wave basis adds to stress times volume,
             eV per atom, measured against a finished one; it is taken off.
     """
@@ -56,6 +64,7 @@ class PythonEngine(Engine):
     settings: dict[str, Any] = Field(default_factory=dict)
     safer_settings: dict[str, Any] = Field(default_factory=dict)
     start_moment: float | None = None
+    spin: Spin = True
     pulay_stress: dict[str, float] = Field(default_factory=dict)
 
     def check(self, elements: set[str]) -> None:
@@ -76,7 +85,14 @@ class PythonEngine(Engine):
         """Name of the potential and its settings."""
         settings = " ".join(f"{k}={_short(v)}" for k, v in sorted(self.settings.items()))
         corrected = " Pulay stress taken off" if self.pulay_stress else ""
-        return f"{self.engine} {settings}{corrected}".strip()
+        spin = "" if self._moments(atoms) is None else " with spin"
+        return f"{self.engine} {settings}{spin}{corrected}".strip()
+
+    def _moments(self, atoms: Atoms) -> list[float] | None:
+        """Initial magnetic moments, None without spin."""
+        if self.start_moment is None or not polarised(self.spin, atoms):
+            return None
+        return [self.start_moment] * len(atoms)
 
     def identity(self) -> dict[str, Any]:
         """Without the interpreter, which does not change the numbers."""
@@ -94,7 +110,7 @@ class PythonEngine(Engine):
             "cell": atoms.cell.array.tolist(),
             "pbc": atoms.pbc.tolist(),
             "stress": self.stress and self.engine not in NO_STRESS and bool(atoms.pbc.all()),
-            "magmoms": None if self.start_moment is None else [self.start_moment] * len(atoms),
+            "magmoms": self._moments(atoms),
         }
         try:
             reply = server.ask(request)

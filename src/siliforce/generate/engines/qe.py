@@ -20,8 +20,10 @@ from siliforce.generate.engines.base import (
     LOG_TAIL_BYTES,
     Engine,
     Labels,
+    Spin,
     find_file,
     find_program,
+    polarised,
     run_program,
 )
 from siliforce.generate.engines.gth import qe_gth
@@ -63,7 +65,7 @@ class QuantumEspresso(Engine):
     kpts: tuple[int, int, int] | None = None
     kshift: bool = False
     kspacing: float | None = None
-    spin: bool | Literal["odd"] = False
+    spin: Spin = False
     start_moment: float = 0.2
     conv_thr: float = 1e-8
     beta: float = 0.7
@@ -93,12 +95,8 @@ class QuantumEspresso(Engine):
         files = "+".join(self.pseudopotentials[kind] for kind in kinds)
         return (
             f"QE-{version(self.command)} PBE {kpoints} ecut{self.ecutwfc:g}Ry {smearing} "
-            f"nspin{2 if self.polarised(atoms) else 1} {files}"
+            f"nspin{2 if polarised(self.spin, atoms) else 1} {files}"
         )
-
-    def polarised(self, atoms: Atoms) -> bool:
-        """Whether this cell is computed with spin (closed cores: Z gives the parity)."""
-        return int(atoms.numbers.sum()) % 2 == 1 if self.spin == "odd" else bool(self.spin)
 
     def mesh(self, atoms: Atoms) -> tuple[int, int, int] | None:
         """k-point mesh of this cell, None for Γ alone."""
@@ -147,7 +145,7 @@ class QuantumEspresso(Engine):
         offsets = tuple(int(self.kshift and n > 1) for n in mesh or (1, 1, 1))
         stream = io.StringIO()
         frame = plain(atoms)
-        if self.polarised(atoms):
+        if polarised(self.spin, atoms):
             frame.set_initial_magnetic_moments([self.start_moment] * len(atoms))
         kinds = {s: self.pseudopotentials[s] for s in dict.fromkeys(atoms.get_chemical_symbols())}
         write(
@@ -172,7 +170,7 @@ class QuantumEspresso(Engine):
                 "smearing": {"fd": "fermi-dirac", "mv": "cold", "gauss": "gaussian"}[self.smearing],
                 "degauss": self.degauss,
             }
-        if self.polarised(atoms):
+        if polarised(self.spin, atoms):
             section["nspin"] = 2
         return section
 
