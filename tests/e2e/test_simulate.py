@@ -71,6 +71,12 @@ def test_dynamics_of_replicas(call):
     assert "holds other runs" in err
 
 
+def test_paper_protocol_takes_no_option_that_it_fixes(call):
+    code, _, error = call("md", "cu.safetensors", "cu.vasp", "--paper", "--timestep", "1")
+    assert code == 2
+    assert "--paper fixes --timestep" in error
+
+
 def test_relaxation_writes_its_way(call):
     code, out, err = call("relax", "cu.safetensors", "cu.vasp", "--cell", "--out", "relaxed")
     assert code == 0, err

@@ -24,6 +24,7 @@ Out = Annotated[
 
 @app.command("md")
 def simulate_md(
+    context: typer.Context,
     run: Run,
     structure: Structure,
     temperature: Annotated[float, typer.Option(help="K")] = 300.0,
@@ -54,6 +55,7 @@ def simulate_md(
     from siliforce.training.options import parse
 
     if paper:
+        _refuse_beside_paper(context)
         config = MDConfig.paper(temperature, seed=seed)
     else:
         config = parse(
@@ -79,6 +81,19 @@ def simulate_md(
         )
     page = dynamics_page(folder / "plot.html", results)
     _finish(run, folder, results, page, as_json)
+
+
+def _refuse_beside_paper(context: typer.Context) -> None:
+    """The benchmark's protocol fixes these; an option that would do nothing is an error."""
+    from siliforce.errors import ConfigError
+
+    fixed = ("time", "timestep", "equilibration", "ensemble", "thermostat", "pressure")
+    sources = {name: context.get_parameter_source(name) for name in fixed}
+    given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+    if given:
+        raise ConfigError(
+            f"--paper fixes --{', --'.join(given)}; leave them out, or leave --paper out"
+        )
 
 
 @app.command("eos")
