@@ -8,7 +8,7 @@ pseudopotentials, code); it can be told from a new element's only if composition
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -137,5 +137,5 @@ def _other_zero(mean: float, known: list[int], shifts: dict[int, float], rank: i
     return text + ". Energies of the adapted potential are the target's, not the source's"
 
 
-def _names(numbers: object) -> str:
-    return ", ".join(chemical_symbols[z] for z in numbers)  # type: ignore[attr-defined]
+def _names(numbers: Iterable[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in numbers)
