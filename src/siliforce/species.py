@@ -31,11 +31,6 @@ class Species:
                 raise DataError(f"{z} is not an atomic number (1 to {MAX_Z})")
 
     @classmethod
-    def from_numbers(cls, numbers: Iterable[int] | np.ndarray) -> Species:
-        """The distinct elements among `numbers`, by increasing atomic number."""
-        return cls(tuple(sorted({int(z) for z in numbers})))
-
-    @classmethod
     def from_symbols(cls, symbols: Iterable[str]) -> Species:
         """The elements in the given order.
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from siliforce.graph import neighbor_list
 from siliforce.indicators.base import Metric, Result, model_name, stamp
+from siliforce.indicators.distributions import find_pairs
 from siliforce.potential import Potential
 from siliforce.simulation.batched import Source, potentials_of, run_batch, run_configs
 from siliforce.simulation.calculator import SiliforceCalculator
@@ -233,10 +233,10 @@ def radial_distribution(
     pairs = list(combinations_with_replacement(elements, 2))
     found = {pair: np.zeros(len(shells)) for pair in pairs}
     for frame in frames:
-        center, neighbor, lengths = _pairs(frame, cutoff)
+        near = find_pairs(frame, cutoff)
         for a, b in pairs:
-            own = (numbers[center] == a) & (numbers[neighbor] == b)
-            histogram = np.histogram(lengths[own], edges)[0]
+            own = (numbers[near.center] == a) & (numbers[near.neighbor] == b)
+            histogram = np.histogram(near.lengths[own], edges)[0]
             # An atom does not count as its own neighbour, its images do.
             ideal = counts[a] * counts[b] / frame.get_volume() * shells
             found[a, b] += histogram / ideal / len(frames)
@@ -244,10 +244,3 @@ def radial_distribution(
     most = max(elements, key=lambda z: counts[z])
     by_pair = {pair_name(*p): g.tolist() for p, g in found.items()}
     return {"r": middle.tolist(), "g": by_pair, "main": pair_name(most, most)}
-
-
-def _pairs(frame: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    found = neighbor_list(frame.positions, frame.cell.array, frame.pbc, cutoff)
-    vectors = frame.positions[found.neighbor] - frame.positions[found.center]
-    vectors += found.cell_shifts @ frame.cell.array
-    return found.center, found.neighbor, np.linalg.norm(vectors, axis=1)
