@@ -22,7 +22,7 @@ from siliforce.data import load_dataset
 from siliforce.errors import ConfigError, DataError, ModelFileError
 from siliforce.models import MODELS
 from siliforce.potential import Potential, read_header
-from siliforce.training import TrainConfig, train
+from siliforce.training import TrainConfig, checkpoint, train
 from siliforce.training.runlog import read_metrics
 from siliforce.training.trainer import Trainer
 from tests.toys import TOYS
@@ -177,6 +177,21 @@ def test_restart_with_another_configuration_says_what_changed(xyz, monkeypatch):
     with pytest.raises(ConfigError, match=r"model\.cutoff was 4\.0, is 4\.5"):
         run(xyz, model={"name": "schnet", "preset": "tiny", "cutoff": 4.5}, preset=None, out="run",
             restart="auto")  # fmt: skip
+
+
+def test_an_option_that_came_later_does_not_stop_a_restart(xyz, monkeypatch):
+    interrupted(monkeypatch, xyz, 5, out="run")
+    snapshot, _ = checkpoint.load("run")
+    for section, option in (("train", "joint"), ("train", "ema"), ("model", "cutoff")):
+        del snapshot.header["identity"][section][option]
+    checkpoint.save("run", snapshot)
+    with pytest.raises(
+        ConfigError, match=r"configuration: model\.cutoff was 6\.0, is 4\.0\. Restart"
+    ):
+        run(xyz, out="run", restart="auto")
+    snapshot.header["identity"]["model"]["cutoff"] = 4.0
+    checkpoint.save("run", snapshot)
+    assert run(xyz, out="run", restart="auto").stop_reason == "all epochs done"
 
 
 def test_restart_with_other_data_is_refused(xyz, tmp_path, monkeypatch):

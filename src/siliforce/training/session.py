@@ -22,6 +22,7 @@ from siliforce.training.estimate import estimate
 from siliforce.training.inputs import TrainingData
 from siliforce.training.metrics import error_summary
 from siliforce.training.normalise import given_energies
+from siliforce.training.options import merged
 from siliforce.training.settings import HOW_ONLY, TrainConfig, default_batch_size, resolve
 from siliforce.training.start import Start
 from siliforce.training.state import INTERRUPTED, State
@@ -173,7 +174,13 @@ class Session:
         snapshot, complaints = checkpoint.load(run_dir)
         for complaint in complaints:
             self.console.say(f"{complaint}; going on from the checkpoint before")
-        changed = record.differences(snapshot.header["identity"], plan.identity)
+        # An option that came after the run was begun has its default in it.
+        defaults = {
+            "model": type(trainer.potential.model.config)().model_dump(mode="json"),
+            "train": TrainConfig().model_dump(mode="json", exclude=set(HOW_ONLY)),
+        }
+        begun = merged(defaults, snapshot.header["identity"])
+        changed = record.differences(begun, plan.identity)
         if changed:
             raise ConfigError(
                 f"{run_dir} was trained with another configuration: {'; '.join(changed)}. "
