@@ -25,7 +25,7 @@ from siliforce.indicators.vdos import vdos
 from siliforce.potential import Potential
 from siliforce.simulation.batched import run_batch
 from siliforce.simulation.domain import OutsideRangeWarning
-from siliforce.simulation.md import MDRun
+from siliforce.simulation.md import MDRun, Progress
 
 SLOWEST_SAMPLING = 12.0
 """fs between frames beyond which vibrations of light atoms appear at wrong frequencies."""
@@ -47,6 +47,7 @@ def run_starts(
     seed: int,
     folder: Path,
     notes: list[str],
+    progress: Progress = lambda status: None,
 ) -> list[Simulated]:
     """Run every start and replica, side by side; what is done already is read.
 
@@ -54,6 +55,7 @@ def run_starts(
         seed: of the variant; each start and replica has its own, derived from it.
         folder: for trajectories and the state from which an interrupted batch goes on.
         notes: told if the batch was made smaller.
+        progress: called at every logged step.
     """
     plan = [(s, r, n) for n, s in enumerate(starts) for r in range(config.replicas)]
     atoms = [start.atoms.repeat(config.supercell) for start, _, _ in plan]
@@ -64,7 +66,7 @@ def run_starts(
         runs: list[MDRun] = []
         for first in range(0, len(plan), size):
             part, out = slice(first, first + size), folder / f"{first}-{size}"
-            runs += run_batch(source, atoms[part], configs[part], out, names=names[part])
+            runs += run_batch(source, atoms[part], configs[part], out, progress, names[part])
         return runs
 
     with warnings.catch_warnings():  # the results say which frames left the training data

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from siliforce.benchmark.collect import Entry
+from siliforce.benchmark.estimate import Estimate, over_seeds
 from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.graph import BASELINE
-from siliforce.benchmark.ranking import Estimate, over_seeds
 
 Reading = Callable[[Entry], float | None]
 

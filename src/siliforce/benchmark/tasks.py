@@ -21,13 +21,13 @@ from siliforce.benchmark.dynamics import (
     structure_results,
 )
 from siliforce.benchmark.graph import Task, speed_structure, training_set
+from siliforce.benchmark.held_against import cluster_results
 from siliforce.benchmark.materials import Material, load_material
 from siliforce.errors import SiliforceError
 from siliforce.generate.sampling import EngineCalculator
 from siliforce.indicators.base import Result
 from siliforce.indicators.eos import equation_of_state, equations_of_state
 from siliforce.indicators.errors import evaluate_sets
-from siliforce.indicators.pec import potential_energy_curves
 from siliforce.indicators.predictions import EDGE_BUDGET
 from siliforce.indicators.speed import speed, speed_of_set
 from siliforce.jobs import DiskFullError, Job, JobFailed, JobFolder
@@ -122,8 +122,7 @@ class Workshop:
             raise JobFailed(f"out of memory, with the smallest batch too: {error}") from error
         for result in finished.results:
             result.model = task.variant.label
-        # What was put into results after they were made is checked, and arrays become lists.
-        finished.results = [Result.model_validate(r.model_dump()) for r in finished.results]
+        finished.results = [result.checked() for result in finished.results]
         return finished.model_dump_json(indent=1).encode()
 
 
@@ -233,12 +232,8 @@ def _simulated(
 
 
 def _pec(shop: Workshop, task: Task, key: str) -> Finished:
-    """Clusters in vacuum are like nothing in the training data: out of distribution."""
     curves = shop.material(task.variant.material).pec
-    results = potential_energy_curves(shop.source(task), curves)
-    for result in results:
-        result.split = f"ood:{result.split}"
-    return Finished(kind="pec", results=results)
+    return Finished(kind="pec", results=cluster_results(shop.source(task), curves))
 
 
 KINDS: dict[str, Callable[[Workshop, Task, str], Finished]] = {

@@ -48,3 +48,11 @@ def supercell(text: str) -> tuple[int, int, int]:
         raise ConfigError(f"--supercell {text}: write 2, or 2x2x1")
     a, b, c = (int(p) for p in (parts * 3 if len(parts) == 1 else parts))
     return a, b, c
+
+
+def load_members(run: Path, device: str) -> list[Any]:
+    """Potentials of a run: one, or the members of an ensemble."""
+    from siliforce.potential import Potential
+    from siliforce.simulation.calculator import members_of, resolve_device
+
+    return [Potential.load(str(m), resolve_device(device)) for m in members_of(run)]

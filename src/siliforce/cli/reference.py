@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-app = typer.Typer(help="Reference data: made from your own DFT, or shown.", no_args_is_help=True)
+from siliforce.cli.options import Device, Json, load_members, show, show_json
+
+app = typer.Typer(
+    help="Reference data: made from your own DFT, shown, or a potential held against it.",
+    no_args_is_help=True,
+)
 
 Named = Optional[list[str]]
+ENGINE_FILES = (".yaml", ".yml")
 
 
 @app.command("make")
@@ -53,6 +61,69 @@ def reference_show(folder: Annotated[Path, typer.Argument(help="Folder of one ma
     from siliforce.indicators.make_reference import summary
 
     typer.echo("\n".join(summary(Reference.load(folder))))
+
+
+@app.command("compare")
+def reference_compare(
+    folder: Annotated[Path, typer.Argument(help="Reference of one material.")],
+    model: Annotated[
+        Path, typer.Argument(help="Run folder, model file, or an engine's settings (YAML).")
+    ],
+    only: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="INDICATOR", help="eos, pec, rdf, adf, survival, pressure, vdos."),
+    ] = None,
+    start: Annotated[Named, typer.Option(help="Start of dynamics; all if not given.")] = None,
+    changes: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="KEY=VALUE", help="Dynamics, e.g. production=5 (ps)."),
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Hold a potential, or an ensemble, against a reference: errors of what is simulated."""
+    from siliforce.benchmark.config import Simulation
+    from siliforce.benchmark.held_against import FROM_REFERENCE, hold_against
+    from siliforce.cli.progress import SimulationProgress
+    from siliforce.config import parse_settings
+    from siliforce.data.reference import Reference
+    from siliforce.indicators.tables import indicators_table
+    from siliforce.training.options import parse
+
+    md = parse(Simulation, parse_settings(changes or []), "md")
+    reference = Reference.load(folder)
+    if start:
+        reference = replace(reference, starts=[reference.start(name) for name in start])
+    place = model / "simulations" if model.is_dir() else Path("simulations")
+    with SimulationProgress(quiet=as_json) as progress:
+        results, notes = hold_against(
+            _sources(model, device),
+            reference,
+            only or FROM_REFERENCE,
+            md,
+            place,
+            progress,
+        )
+    for result in results:
+        if model.suffix in ENGINE_FILES:
+            result.model = model.stem
+        if model.is_dir():
+            result.save(model / "results")
+    if as_json:
+        show_json([json.loads(r.checked().model_dump_json()) for r in results])
+        return
+    show(indicators_table(results))
+    typer.echo("\n".join(notes), err=True, nl=bool(notes))
+
+
+def _sources(model: Path, device: str) -> list[Any]:
+    """A potential, the members of an ensemble, or a calculator that was not trained here."""
+    if model.suffix not in ENGINE_FILES:
+        return load_members(model, device)
+    from siliforce.generate import load_engine
+    from siliforce.generate.sampling import EngineCalculator
+
+    return [EngineCalculator(load_engine(model))]
 
 
 def _named(given: list[str] | None) -> dict[str, Path]:

@@ -9,7 +9,16 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from siliforce.cli.options import Device, Json, Run, Structure, Supercell, show, show_json
+from siliforce.cli.options import (
+    Device,
+    Json,
+    Run,
+    Structure,
+    Supercell,
+    load_members,
+    show,
+    show_json,
+)
 
 app = typer.Typer(
     help="Molecular dynamics, relaxation, equation of state, reaction paths.",
@@ -267,9 +276,7 @@ def _calculator(run: Path, device: str) -> Any:
 
 def _source(run: Path, device: str) -> Any:
     """The potential, or the members of an ensemble's folder."""
-    from siliforce.simulation.calculator import members_of
-
-    members = [_potential(Path(str(m)), device) for m in members_of(run)]
+    members = load_members(run, device)
     return members[0] if len(members) == 1 else members
 
 

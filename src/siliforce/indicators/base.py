@@ -128,8 +128,11 @@ class Result(BaseModel):
             write_atomic(sidecar, buffer.getvalue())
         else:
             sidecar.unlink(missing_ok=True)
-        clean = type(self).model_validate(self.model_dump())  # what was added since is checked too
-        return write_atomic(path, clean.model_dump_json(indent=1))
+        return write_atomic(path, self.checked().model_dump_json(indent=1))
+
+    def checked(self) -> Result:
+        """As a file holds it: what was put in later is checked, arrays are lists."""
+        return type(self).model_validate(self.model_dump())
 
     @classmethod
     def load(cls, path: str | Path) -> Result:

@@ -20,6 +20,21 @@ COLUMNS = {
 }
 """What a terminal shows of the errors; the rest is in the file and the report."""
 
+HEADLINES = (
+    "V0_error",
+    "B0_error",
+    "rdf_mae",
+    "rdf_wasserstein",
+    "adf_mae",
+    "adf_wasserstein",
+    "pressure_error",
+    "vdos_wasserstein",
+    "survived_fraction",
+    "pec_energy_rmse",
+    "pec_energy_rmse_attractive",
+)
+"""What tables show of the indicators that are held against a reference; files have the rest."""
+
 
 def errors_table(results: Sequence[Result]) -> Group:
     """One line per set."""
@@ -65,6 +80,34 @@ def replica_table(results: Sequence[Result]) -> Group:
     for result in results:
         table.add_row(result.split, *(_number(result.metric(m.name)) for m in metrics))
     failed = [f"failed: {r.split}: {r.failure}" for r in results if r.failure]
+    return Group(table, *(Text(line, style="red") for line in failed))
+
+
+def headlines(results: Sequence[Result]) -> dict[str, str]:
+    """The metrics of `HEADLINES` that some result has, and their units."""
+    known = {m.name: m.unit for r in results for m in r.metrics if m.value is not None}
+    return {name: known[name] for name in HEADLINES if name in known}
+
+
+def by_structure(results: Sequence[Result]) -> dict[str, dict[str, Metric]]:
+    """Metrics of all indicators together: structure -> name -> metric."""
+    found: dict[str, dict[str, Metric]] = {}
+    for result in results:
+        found.setdefault(result.split, {}).update({m.name: m for m in result.metrics})
+    return found
+
+
+def indicators_table(results: Sequence[Result]) -> Group:
+    """What simulations and scans gave, one line per structure; failures below."""
+    table = Table(title=results[0].model, title_justify="left")
+    table.add_column("structure")
+    columns = headlines(results)
+    for name, unit in columns.items():
+        table.add_column(f"{name.replace('_', chr(10))}\n({unit})", justify="right")
+    for split, metrics in by_structure(results).items():
+        if columns.keys() & metrics.keys():
+            table.add_row(split, *(_number(metrics.get(name)) for name in columns))
+    failed = [f"failed: {r.indicator} {r.split}: {r.failure}" for r in results if r.failure]
     return Group(table, *(Text(line, style="red") for line in failed))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from siliforce.benchmark.collect import Entry
+from siliforce.benchmark.estimate import Estimate, over_seeds
 from siliforce.benchmark.findings import Findings
-from siliforce.benchmark.ranking import Estimate, mean_scores, over_seeds
+from siliforce.benchmark.ranking import mean_scores
 from siliforce.benchmark.scores import SHOWN, domain
 from siliforce.indicators.survival import Lifetime, survival
 from siliforce.report import structure

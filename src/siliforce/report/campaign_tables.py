@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from siliforce.benchmark.collect import Entry
+from siliforce.benchmark.estimate import Estimate, over_seeds
 from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.plan import PHASES
-from siliforce.benchmark.ranking import Correlation, Estimate, mean_scores, over_seeds
+from siliforce.benchmark.ranking import Correlation, mean_scores
 from siliforce.benchmark.scores import SHOWN
 from siliforce.benchmark.studies import ef
 from siliforce.report.campaign_figures import DOMAINS, style_of

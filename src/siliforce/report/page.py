@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from markupsafe import Markup
 from siliforce import __version__
 from siliforce.files import write_atomic
 from siliforce.indicators.base import Result
-from siliforce.report import adaptation, figures, tables
+from siliforce.report import adaptation, figures, structure, tables
 from siliforce.report.facts import data_facts
 from siliforce.report.load import Run, load_runs
 from siliforce.report.numbers import listed
+from siliforce.report.structure import Shown
 from siliforce.report.verdict import compare, judge
 
 HOW = {
@@ -34,6 +35,16 @@ WHAT = {
     "eos": "equation of state",
     "dynamics": "molecular dynamics",
     "speed": "inference speed",
+}
+
+AGAINST = ("eos", "rdf", "adf", "vdos", "pressure", "survival", "pec")
+"""Indicators that are held against a reference."""
+DRAWN: dict[str, Callable[[Sequence[Shown]], list[figures.Figure]]] = {
+    "rdf": structure.distributions,
+    "adf": structure.distributions,
+    "vdos": structure.vibrations,
+    "survival": lambda entries: [structure.survival(entries)],
+    "pec": lambda entries: [structure.energy_curves(entries)],
 }
 
 
@@ -129,6 +140,8 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
             )
             for entries in _by_split(runs, "dynamics").values()
         ],
+        "against": tables.against_reference(runs, AGAINST),
+        "curves": _curves(runs),
         "transfer": [
             (run, *adaptation.comparison_part(result))
             for run in runs
@@ -148,6 +161,16 @@ def _by_split(runs: Sequence[Run], indicator: str) -> dict[str, list[tuple[Run, 
         for result in run.of(indicator):
             found.setdefault(result.split, []).append((run, result))
     return found
+
+
+def _curves(runs: Sequence[Run]) -> list[tuple[str, list[figures.Figure]]]:
+    """Figures of what simulations and scans gave, by structure."""
+    found: dict[str, list[figures.Figure]] = {}
+    for indicator, draw in DRAWN.items():
+        for split, entries in _by_split(runs, indicator).items():
+            shown = [Shown(run.name, result, run.style) for run, result in entries if result.curves]
+            found.setdefault(split, []).extend(draw(shown) if shown else [])
+    return [(split, panels) for split, panels in found.items() if panels]
 
 
 def _heading(result: Result) -> str:

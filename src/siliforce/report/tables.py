@@ -8,6 +8,7 @@ from typing import Any
 
 from siliforce.hardware import describe_hardware
 from siliforce.indicators.base import Metric, Result
+from siliforce.indicators.tables import by_structure, headlines
 from siliforce.models import get_model
 from siliforce.report.load import Run
 from siliforce.report.numbers import duration, interval, shown
@@ -263,6 +264,22 @@ def dynamics(entries: Sequence[tuple[Run, Result]]) -> Table:
         f"{config.get('timestep', 0):g} fs; temperatures over 3N−3 degrees of freedom."
     )
     return Table(columns, rows, caption)
+
+
+def against_reference(runs: Sequence[Run], indicators: Sequence[str]) -> Table | None:
+    """What simulations and scans gave, a line per structure and model; None if nothing did."""
+    own = {run.path: [r for name in indicators for r in run.of(name)] for run in runs}
+    columns = headlines([result for results in own.values() for result in results])
+    rows = []
+    for run in runs:
+        for split, metrics in by_structure(own[run.path]).items():
+            if columns.keys() & metrics.keys():
+                cells = [_cell(metrics.get(name)) for name in columns]
+                rows.append([Cell(split, split), Cell(run.name, run.name, style=run.style), *cells])
+    rows.sort(key=lambda row: str(row[0].value))
+    named = [(name.replace("_", " "), unit) for name, unit in columns.items()]
+    caption = "Hover a number for its interval or a remark."
+    return Table([("structure", ""), ("model", ""), *named], rows, caption) if rows else None
 
 
 def timing(runs: Sequence[Run]) -> Table | None:
