@@ -1,4 +1,4 @@
-"""What a timing was measured on: every measured time carries this stamp."""
+"""The machine: which device computes, and the stamp that every measured time carries."""
 
 from __future__ import annotations
 
@@ -8,6 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from siliforce.errors import ConfigError
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of that name; `auto` is a GPU if there is one.
+
+    Args:
+        local_rank: of this process on its machine, which has a GPU of its own.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device '{name}' cannot be used ({reason}); allowed: auto, cpu, cuda, cuda:N, mps"
+        ) from None
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    return device
 
 
 def hardware_stamp(device: torch.device | str = "cpu") -> dict[str, Any]:

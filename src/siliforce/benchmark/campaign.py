@@ -22,8 +22,8 @@ from siliforce.data.lock import locked
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
 from siliforce.generate.engines import make_engine
+from siliforce.hardware import choose_device
 from siliforce.jobs import Job, Progress, work
-from siliforce.simulation.calculator import resolve_device
 from siliforce.training.options import parse
 from siliforce.workers import Cluster, run_workers
 
@@ -54,7 +54,7 @@ def open_campaign(campaign: Campaign, root: str | Path) -> Opened:
         ConfigError, DataError: something would fail hours later.
     """
     shop = Workshop(Path(root).resolve(), campaign)
-    device = resolve_device(campaign.device)
+    device = choose_device(campaign.device)
     jobs: dict[str, Job] = {}
     for name in campaign.materials:
         material = shop.material(name)

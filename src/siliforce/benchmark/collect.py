@@ -8,8 +8,8 @@ from typing import Any
 
 from siliforce.benchmark.graph import BASELINE, Variant, result_keys, variants
 from siliforce.benchmark.tasks import Workshop, load_finished
+from siliforce.hardware import choose_device
 from siliforce.indicators.base import Result
-from siliforce.simulation.calculator import resolve_device
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Entry:
 
 def collect(shop: Workshop) -> list[Entry]:
     """Entries of a campaign, in the order of its file."""
-    device = resolve_device(shop.campaign.device)
+    device = choose_device(shop.campaign.device)
     found = []
     for name in shop.campaign.materials:
         material = shop.material(name)

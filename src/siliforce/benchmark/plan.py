@@ -19,11 +19,10 @@ from siliforce.benchmark.materials import Material
 from siliforce.benchmark.tasks import Workshop
 from siliforce.files import write_atomic
 from siliforce.generate.sampling import EngineCalculator
-from siliforce.hardware import describe_hardware, hardware_stamp
+from siliforce.hardware import choose_device, describe_hardware, hardware_stamp
 from siliforce.indicators.eos import SCALES
 from siliforce.jobs import Job, JobFolder
 from siliforce.potential import Potential
-from siliforce.simulation.calculator import resolve_device
 from siliforce.species import Species
 from siliforce.training.build import build_potential
 from siliforce.training.normalise import Normalisation
@@ -131,7 +130,7 @@ def make_plan(shop: Workshop, jobs: list[Job]) -> Plan:
     """
     path = shop.root / FILE
     known = json.loads(path.read_text()) if path.is_file() else {}
-    device = resolve_device(shop.campaign.device)
+    device = choose_device(shop.campaign.device)
     plan = Plan(known.get("hardware") or describe_hardware(hardware_stamp(device)))
     expected = known.get("expected", {})
     rates = {name: Rate(*values) for name, values in known.get("rates", {}).items()}

@@ -25,6 +25,7 @@ from siliforce.benchmark.held_against import cluster_results
 from siliforce.benchmark.materials import Material, load_material
 from siliforce.errors import SiliforceError
 from siliforce.generate.sampling import EngineCalculator
+from siliforce.hardware import choose_device
 from siliforce.indicators.base import Result
 from siliforce.indicators.eos import equation_of_state, equations_of_state
 from siliforce.indicators.errors import evaluate_sets
@@ -32,7 +33,6 @@ from siliforce.indicators.predictions import EDGE_BUDGET
 from siliforce.indicators.speed import speed, speed_of_set
 from siliforce.jobs import DiskFullError, Job, JobFailed, JobFolder
 from siliforce.potential import Potential
-from siliforce.simulation.calculator import resolve_device
 from siliforce.training import train
 from siliforce.training.inputs import TrainingData
 from siliforce.training.memory import PeakMemory, is_out_of_memory, release
@@ -98,7 +98,7 @@ class Workshop:
         """The potential that a finished job trained, or the calculator that needs no training."""
         if task.variant.engine is not None:
             return EngineCalculator(task.variant.engine)
-        device = resolve_device(self.campaign.device)
+        device = choose_device(self.campaign.device)
         return Potential.load(self.run_folder(task, task.source), device)
 
     def perform(self, job: Job, scratch: Path, attempt: int) -> bytes:

@@ -101,13 +101,13 @@ def evaluate(
     """Energy, force and stress errors, in total and by element, kind and temperature."""
     from siliforce.data import load_dataset
     from siliforce.errors import DataError
+    from siliforce.hardware import choose_device
     from siliforce.indicators.errors import evaluate_sets
     from siliforce.indicators.tables import errors_table
     from siliforce.potential import Potential
-    from siliforce.simulation.calculator import resolve_device
     from siliforce.training.sets import recorded_sets
 
-    potential = Potential.load(run, resolve_device(device))
+    potential = Potential.load(run, choose_device(device))
     recorded = recorded_sets(run) if run.is_dir() else {}
     sets = {name: load_dataset(data)} if data else recorded
     if not sets:

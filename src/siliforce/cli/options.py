@@ -52,7 +52,8 @@ def supercell(text: str) -> tuple[int, int, int]:
 
 def load_members(run: Path, device: str) -> list[Any]:
     """Potentials of a run: one, or the members of an ensemble."""
+    from siliforce.hardware import choose_device
     from siliforce.potential import Potential
-    from siliforce.simulation.calculator import members_of, resolve_device
+    from siliforce.simulation.calculator import members_of
 
-    return [Potential.load(str(m), resolve_device(device)) for m in members_of(run)]
+    return [Potential.load(str(m), choose_device(device)) for m in members_of(run)]

@@ -262,10 +262,10 @@ def simulate_neb(
 
 
 def _potential(run: Path, device: str) -> Any:
+    from siliforce.hardware import choose_device
     from siliforce.potential import Potential
-    from siliforce.simulation.calculator import resolve_device
 
-    return Potential.load(run, resolve_device(device))
+    return Potential.load(run, choose_device(device))
 
 
 def _calculator(run: Path, device: str) -> Any:

@@ -16,6 +16,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from siliforce.errors import ConfigError, DataError, ModelFileError
+from siliforce.hardware import choose_device
 from siliforce.potential import Potential, Prediction
 from siliforce.simulation.domain import OutsideRangeWarning, outside_range
 from siliforce.simulation.neighbors import SkinList, narrowed
@@ -73,7 +74,7 @@ class SiliforceCalculator(Calculator):
         sources = members_of(potential)
         if not sources:
             raise ConfigError("an ensemble needs at least one potential")
-        place = resolve_device(device)
+        place = choose_device(device)
         self.potentials = [_load(source, place, dtype) for source in sources]
         elements = {frozenset(p.species.symbols) for p in self.potentials}
         if len(elements) > 1:
@@ -150,23 +151,6 @@ def members_of(potential: Source | Sequence[Source]) -> list[Source]:
         return [manifest.parent / name for name in json.loads(manifest.read_text())["members"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{manifest}: damaged ({error})") from error
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device of that name; `auto` is an accelerator if there is one, else the processor.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"'{device}' is not a device; try auto, cpu or cuda") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("no CUDA device is visible here; use --device cpu or auto")
-    return place
 
 
 def _load(source: Source, device: torch.device, dtype: str | torch.dtype | None) -> Potential:

@@ -97,28 +97,6 @@ def choose_preset(model: type[Model], device: torch.device, n_frames: int) -> tu
     return name, reason
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto`: a GPU if there is one.
-
-    Raises:
-        ConfigError: no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device '{name}' cannot be used ({reason}); allowed: auto, cpu, cuda, cuda:N, mps"
-        ) from None
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
-    return device
-
-
 def build_potential(
     choice: ModelChoice,
     preset: str,

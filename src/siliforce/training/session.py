@@ -12,10 +12,9 @@ import torch
 
 from siliforce.data import DataStats, compute_stats
 from siliforce.errors import ConfigError, TrainingError
-from siliforce.hardware import hardware_stamp
+from siliforce.hardware import choose_device, hardware_stamp
 from siliforce.potential import BEST, Potential
 from siliforce.training import checkpoint, record
-from siliforce.training.build import choose_device
 from siliforce.training.console import Console
 from siliforce.training.distributed import World
 from siliforce.training.estimate import estimate

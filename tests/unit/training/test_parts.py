@@ -8,9 +8,10 @@ import torch
 
 from siliforce.data.stats import DataStats, ReferenceEnergies
 from siliforce.errors import ConfigError, TrainingError
+from siliforce.hardware import choose_device
 from siliforce.models import get_model
 from siliforce.species import Species
-from siliforce.training.build import choose_device, choose_preset
+from siliforce.training.build import choose_preset
 from siliforce.training.distributed import _first_host, join_world
 from siliforce.training.estimate import estimate
 from siliforce.training.loader import prefetch
