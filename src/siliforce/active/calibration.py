@@ -47,15 +47,15 @@ class Map:
 
     @property
     def kind(self) -> str:
-        return "isotonic" if self.spreads else "scale"
+        return "scale" if not self.spreads else "isotonic" if self.scale else "constant"
 
     def __call__(self, spread: np.ndarray) -> np.ndarray:
         """Predicted RMS error of each atom, eV/Å; beyond the curve in proportion to the spread."""
         if not self.spreads:
             return self.scale * spread
         inside = np.interp(spread, self.spreads, self.errors)
-        beyond = np.maximum(spread / self.spreads[-1], 1.0)
-        return inside * beyond
+        last = self.spreads[-1]
+        return inside * (np.maximum(spread / last, 1.0) if last else 1.0)
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,18 @@ class Calibration:
 def calibrate(held: Answers) -> Calibration:
     """Learn predicted errors from frames that no member was trained on.
 
+    Members that are all the same (no training made the source better, say) predict one error for
+    everything.
+
     Raises:
-        DataError: no frame has forces, or the members agree on everything.
+        DataError: no frame has forces.
     """
     held = labelled(held)
     spread, error = held.spread, held.error
-    if not spread.max() > 0:
-        raise DataError("the members agree exactly on all held-out frames: they are the same model")
     chosen = _multiple(spread, error)
-    if _likelihood(held, _curve) > _likelihood(held, _multiple) + GAIN:
+    if not spread.max() > 0:
+        chosen = Map(0.0, (0.0,), (rms(error),))
+    elif _likelihood(held, _curve) > _likelihood(held, _multiple) + GAIN:
         chosen = _curve(spread, error)
     factor = _factor(frame_rms(error, held.n_atoms), frame_rms(chosen(spread), held.n_atoms))
     return Calibration(chosen, factor, len(held.n_atoms), len(spread))
@@ -125,7 +128,7 @@ def labelled(answers: Answers) -> Answers:
 def checked(held: Answers) -> dict[str, Any]:
     """Quality of the predicted errors of held-out frames, each learned on the other ones."""
     kind = calibrate(held).map.kind
-    fit = _curve if kind == "isotonic" else _multiple
+    fit = _curve if kind != "scale" else _multiple
     return quality(left_out(held, fit), held.error, held.n_atoms)
 
 

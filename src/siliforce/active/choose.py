@@ -92,6 +92,8 @@ def choose(
         raise DataError(f"none of the {len(frames)} frames can be labelled: atoms overlap")
     usable = frames.subset(rows)
     held = labelled(ask(ensemble.members, _held(ensemble, calibrate_on)))
+    if not held.spread.max() > 0:
+        raise DataError("the members agree exactly on all held-out frames: they are the same model")
     calibration = calibrate(held)
     answers = ask(ensemble.members, usable)
     found = outlook(calibration, answers.spread, float(held.spread.max()))
@@ -104,8 +106,10 @@ def choose(
         "sentences": _sentences(ensemble, calibration, found, below, len(taken), n),
         "n_pool": len(frames), "n_overlapping": len(frames) - len(usable), "n_chosen": len(taken),
     }  # fmt: skip
-    chosen = ({"row": int(rows[r]), "error": MEV * float(errors[r])} for r in taken)
-    result.tables["chosen"] = [{**row, "source": frames.sources[row["row"]]} for row in chosen]
+    result.tables["chosen"] = [
+        {"row": int(rows[r]), "error": MEV * float(errors[r]), "source": usable.sources[r]}
+        for r in taken
+    ]
     result.curves["pool"] = {"errors": (MEV * np.sort(errors)).tolist()}
     return Choice(atoms, found, stop, result)
 
@@ -194,7 +198,12 @@ def _result(
         model=model_name(ensemble.members[0]),
         split="pool",
         metrics=metrics,
-        tables={"reliability": quality["reliability"]},
+        tables={
+            "reliability": [
+                {"predicted": MEV * bin_["predicted"], "true": MEV * bin_["true"]}
+                for bin_ in quality["reliability"]
+            ]
+        },
         hardware=hardware,
         provenance=provenance
         | {

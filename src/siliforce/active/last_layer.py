@@ -122,7 +122,7 @@ def _moved(potential: Potential, graph: Graph, moves: dict[str, Tensor]) -> Tens
     kept = {name: tensors[name].detach().clone() for name in moves}
     with torch.no_grad():
         for name, move in moves.items():
-            tensors[name] += move
+            tensors[name].add_(move)
     try:
         return _answer(potential, graph)
     finally:
@@ -170,5 +170,5 @@ def _changed(potential: Potential, names: list[str], draw: Tensor) -> Potential:
         for name in names:
             tensor = tensors[name]
             part = draw[start : (start := start + tensor.numel())]
-            tensor += part.reshape(tensor.shape).to(tensor)
+            tensor.add_(part.reshape(tensor.shape).to(tensor))
     return member
