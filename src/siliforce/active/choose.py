@@ -169,8 +169,9 @@ def _atoms(pool: Dataset, row: int, error: float) -> Atoms:
     """A frame for the file, without its labels."""
     atoms = pool[row].to_atoms()
     facts = {"group": pool.groups[row], "config_type": pool.config_types[row]}
-    atoms.info |= pool.all_tags[row] | {k: v for k, v in facts.items() if v}
-    atoms.info |= {"pool_frame": pool.sources[row], "predicted_force_error": round(error, 5)}
+    facts |= {"pool_frame": pool.sources[row], "predicted_force_error": round(error, 5)}
+    known = pool.all_tags[row] | facts
+    atoms.info |= {key: value for key, value in known.items() if value != ""}
     return atoms
 
 

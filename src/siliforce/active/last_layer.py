@@ -95,14 +95,19 @@ def drawn_members(
             "models, or the folder of an ensemble (train --seeds 3)"
         )
     precision, noise = _precision(exact, train, rows, names, seed)
-    diagonal = precision.diagonal().clone()
+    draws = _drawn(precision, noise, n_members, seed)
+    return [_changed(potential, names, draw) for draw in draws]
+
+
+def _drawn(precision: Tensor, noise: float, n: int, seed: int) -> Tensor:
+    """Changes of the weights from their posterior, of mean zero, (n, n_weights)."""
+    diagonal = precision.diagonal()
     ridge = RIDGE * diagonal + FLOOR * diagonal.mean()
     factor = torch.linalg.cholesky(precision + torch.diag(ridge))
     rng = torch.Generator().manual_seed(seed)
-    normal = torch.randn(len(diagonal), n_members, generator=rng, dtype=torch.float64)
+    normal = torch.randn(len(diagonal), n, generator=rng, dtype=torch.float64)
     draws = noise * torch.linalg.solve_triangular(factor.T, normal, upper=True)
-    draws -= draws.mean(dim=1, keepdim=True)
-    return [_changed(potential, names, draw) for draw in draws.T]
+    return (draws - draws.mean(dim=1, keepdim=True)).T
 
 
 def _graph(potential: Potential, data: Dataset, row: int) -> Graph:
