@@ -168,10 +168,14 @@ def _held(ensemble: Ensemble, named: Any) -> Dataset:
 def _atoms(pool: Dataset, row: int, error: float) -> Atoms:
     """A frame for the file, without its labels."""
     atoms = pool[row].to_atoms()
-    facts = {"group": pool.groups[row], "config_type": pool.config_types[row]}
-    facts |= {"pool_frame": pool.sources[row], "predicted_force_error": round(error, 5)}
+    facts = {
+        "group": pool.groups[row],
+        "config_type": pool.config_types[row],
+        "pool_frame": pool.sources[row],
+    }
     known = pool.all_tags[row] | facts
     atoms.info |= {key: value for key, value in known.items() if value != ""}
+    atoms.info["predicted_force_error"] = round(error, 5)
     return atoms
 
 
