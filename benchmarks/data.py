@@ -1,13 +1,16 @@
 """Import and loading: our store beside ASE reading extended XYZ and pickled graphs in LMDB.
 
-    python benchmarks/data.py --frames 10000 --threads 1
+    python benchmarks/data.py --frames 10000 --threads 1      # needs lmdb and torch_geometric
 
 Frames are rattled cubic HfO2 (96 atoms, 6 Å) with random labels, since only their way from disk to
 a ready batch is timed: one pass in random order (extended XYZ: in file order), float32 graphs with
 labels, every step in a process of its own, in processor seconds of one thread, files in the page
-cache. All ways end in the same `Batch`. The pickled records hold positions, cell, labels and pairs,
-so nothing but concatenation and edge vectors is left to do; for extended XYZ the neighbour list is
-ours, which is a gift (see neighbors.py for ASE's).
+cache. `lmdb_pyg` is the way of the reference benchmark, and of the Open Catalyst code that it grew
+from: pickled `torch_geometric.data.Data`, `Batch.from_data_list`, edge vectors by its formula.
+`lmdb` is the leanest use of the same database: plain tensors, concatenated as our own graphs are,
+so nothing but that and edge vectors is left to do. For extended XYZ the neighbour list is ours,
+which is a gift (see neighbors.py for ASE's). All ways but `lmdb_pyg` end in the same `Batch`, and
+that one in a batch with the same pairs, edge vectors and labels.
 
 Memory: `peak_mib` is everything resident, also pages of mapped files, which the system takes back
 when it needs them; `anonymous_mib` is what the process cannot give back. Both are taken at a
@@ -42,7 +45,7 @@ from siliforce.graph.graph import assemble
 from siliforce.hardware import hardware_stamp
 
 CUTOFF = 6.0
-WAYS = ("store", "extxyz", "lmdb")
+WAYS = ("store", "extxyz", "lmdb", "lmdb_pyg")
 MAP_SIZE = 1 << 38
 """Largest size of the LMDB file; it is sparse."""
 
@@ -66,14 +69,14 @@ def write_frames(path: Path, n_frames: int) -> None:
                 file.write(symbol + "".join(f" {x:.8f}" for x in row) + "\n")
 
 
-def write_lmdb(source: Path, target: Path) -> None:
-    """One pickled record of tensors per frame, pairs included."""
+def write_lmdb(source: Path, target: Path, record: Callable[[Atoms], Any]) -> None:
+    """One pickled record per frame, pairs included."""
     import lmdb
 
     with lmdb.open(str(target), map_size=MAP_SIZE, subdir=False) as database:
         for k, atoms in enumerate(ase.io.iread(source, index=":")):
             with database.begin(write=True) as transaction:
-                transaction.put(str(k).encode(), pickle.dumps(_record(atoms), protocol=-1))
+                transaction.put(str(k).encode(), pickle.dumps(record(atoms), protocol=-1))
 
 
 def _record(atoms: Atoms) -> dict[str, torch.Tensor]:
@@ -94,6 +97,24 @@ def _record(atoms: Atoms) -> dict[str, torch.Tensor]:
     }
 
 
+def _pyg_record(atoms: Atoms) -> Any:
+    """The same as the graph object of PyTorch Geometric, in the types that Open Catalyst writes."""
+    from torch_geometric.data import Data
+
+    record = _record(atoms)
+    return Data(
+        atomic_numbers=record["numbers"].float(),
+        pos=record["positions"].float(),
+        cell=record["cell"].float().view(1, 3, 3),
+        natoms=len(atoms),
+        edge_index=record["edge_index"].long(),
+        cell_offsets=record["cell_shifts"].float(),
+        y=record["energy"].float(),
+        force=record["forces"].float(),
+        stress=record["stress"].float().view(1, 3, 3),
+    )
+
+
 # -- ways to a batch ------------------------------------------------------------------------------
 
 
@@ -105,16 +126,32 @@ def from_store(folder: Path, n_frames: int, size: int) -> Iterator[Batch]:
 
 
 def from_lmdb(folder: Path, n_frames: int, size: int) -> Iterator[Batch]:
-    """Pickled records, concatenated."""
+    """Pickled tensors, concatenated."""
+    for rows, records in _pickled(folder / "lmdb", n_frames, size):
+        yield _concatenated(records, rows)
+
+
+def from_lmdb_pyg(folder: Path, n_frames: int, size: int) -> Iterator[Any]:
+    """Pickled `Data`, put together by PyTorch Geometric; `edge_vectors` neighbour less centre."""
+    from torch_geometric.data import Batch as PyGBatch
+
+    for _, records in _pickled(folder / "lmdb_pyg", n_frames, size):
+        batch = PyGBatch.from_data_list(records)
+        batch.neighbors = torch.tensor([r.edge_index.shape[1] for r in records])
+        center, neighbor = batch.edge_index
+        cell = torch.repeat_interleave(batch.cell, batch.neighbors, dim=0)
+        offsets = batch.cell_offsets.view(-1, 1, 3).bmm(cell).view(-1, 3)
+        batch.edge_vectors = batch.pos[neighbor] - batch.pos[center] + offsets
+        yield batch
+
+
+def _pickled(path: Path, n_frames: int, size: int) -> Iterator[tuple[np.ndarray, list[Any]]]:
     import lmdb
 
-    database = lmdb.open(
-        str(folder / "frames.lmdb"), subdir=False, readonly=True, lock=False, readahead=False
-    )
+    database = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False)
     with database.begin() as transaction:
         for rows in _random_rows(n_frames, size):
-            records = [pickle.loads(transaction.get(str(k).encode()) or b"") for k in rows]
-            yield _concatenated(records, rows)
+            yield rows, [pickle.loads(transaction.get(str(k).encode()) or b"") for k in rows]
 
 
 def _concatenated(records: list[dict[str, torch.Tensor]], rows: np.ndarray) -> Batch:
@@ -172,12 +209,18 @@ def _random_rows(n_frames: int, size: int) -> Iterator[np.ndarray]:
     return (order[k : k + size] for k in range(0, n_frames, size))
 
 
-BATCHES: dict[str, Callable[[Path, int, int], Iterator[Batch]]] = {
+BATCHES: dict[str, Callable[[Path, int, int], Iterator[Any]]] = {
     "store": from_store,
     "lmdb": from_lmdb,
+    "lmdb_pyg": from_lmdb_pyg,
     "extxyz": from_extxyz,
 }
 
+
+RECORDS: dict[str, Callable[[Atoms], Any]] = {
+    "write_lmdb": _record,
+    "write_lmdb_pyg": _pyg_record,
+}
 
 # -- measuring ------------------------------------------------------------------------------------
 
@@ -199,17 +242,19 @@ def worker(task: str, folder: Path, n_frames: int, size: int) -> dict[str, Any]:
         import_files(folder / "frames.extxyz", folder / "store")
     elif task == "neighbors":
         Dataset([Store.open(folder / "store")]).edge_counts(CUTOFF)
-    elif task == "write_lmdb":
-        write_lmdb(folder / "frames.extxyz", folder / "frames.lmdb")
+    elif task in RECORDS:
+        name = task.removeprefix("write_")
+        write_lmdb(folder / "frames.extxyz", folder / name, RECORDS[task])
     else:
-        energy, edges, length = 0.0, 0, 0.0
+        checks = dict.fromkeys(("energy", "edges", "length"), 0.0)
         for k, batch in enumerate(BATCHES[task](folder, n_frames, size)):
-            energy += float(batch.targets.energy.sum())
-            edges += batch.graph.n_edges
-            length += float(batch.graph.edge_vectors[0].norm())
+            ours = isinstance(batch, Batch)
+            vectors = batch.graph.edge_vectors if ours else batch.edge_vectors
+            checks["energy"] += float((batch.targets.energy if ours else batch.y).sum())
+            checks["edges"] += len(vectors)
+            checks["length"] += float(vectors[0].norm())
             if k % 32 == 0:
                 anonymous = max(anonymous, anonymous_mib())
-        checks = {"energy": energy, "edges": edges}
     seconds = time.process_time() - start
     return {
         "seconds": seconds,
@@ -232,7 +277,7 @@ def compare(folder: Path, n_frames: int, size: int, threads: int, rounds: int) -
     """Everything once, the passes `rounds` times in turn."""
     write_frames(folder / "frames.extxyz", n_frames)
     once = {t: run(t, folder, n_frames, size, threads) for t in ("import", "neighbors")}
-    once["write_lmdb"] = run("write_lmdb", folder, n_frames, size, threads)
+    once |= {t: run(t, folder, n_frames, size, threads) for t in RECORDS}
     passes: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for _ in range(rounds):
         for way in WAYS:
@@ -265,10 +310,11 @@ def compare(folder: Path, n_frames: int, size: int, threads: int, rounds: int) -
 
 
 def _same(answers: dict[str, dict[str, float]]) -> None:
-    """All ways brought the same frames and pairs."""
+    """All ways brought the same frames and pairs, and in the same order the same vectors."""
     ours = answers["store"]
     for way, theirs in answers.items():
-        if theirs["edges"] != ours["edges"] or not np.isclose(theirs["energy"], ours["energy"]):
+        compared = ["energy", "edges"] + ["length"] * (way != "extxyz")
+        if not all(np.isclose(theirs[name], ours[name]) for name in compared):
             raise SystemExit(f"{way} brought {theirs}, the store {ours}: not a comparison")
 
 
