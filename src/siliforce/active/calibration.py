@@ -50,12 +50,16 @@ class Map:
         return "scale" if not self.spreads else "isotonic" if self.scale else "constant"
 
     def __call__(self, spread: np.ndarray) -> np.ndarray:
-        """Predicted RMS error of each atom, eV/Å; beyond the curve in proportion to the spread."""
+        """Predicted RMS error of each atom, eV/Å; off the curve's ends in proportion to the spread.
+
+        Below as well: atoms that symmetry keeps free of forces have neither spread nor error.
+        """
         if not self.spreads:
             return self.scale * spread
-        inside = np.interp(spread, self.spreads, self.errors)
-        last = self.spreads[-1]
-        return inside * (np.maximum(spread / last, 1.0) if last else 1.0)
+        if not self.scale:
+            return np.full_like(spread, self.errors[0])
+        inside = np.interp(spread, (0.0, *self.spreads), (0.0, *self.errors))
+        return inside * np.maximum(spread / self.spreads[-1], 1.0)
 
 
 @dataclass(frozen=True)

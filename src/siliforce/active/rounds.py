@@ -99,10 +99,11 @@ def _compared(
     if not active:
         return [], [], ""
     saved = frames_saved(active, random)
+    bound = {"": "", ">": "more than this: ", "<": "less than this: "}[saved.bound]
     metrics = [
         Metric(name="frames_saved_active", value=saved.ratio, unit="", better="higher",
                low=saved.low, high=saved.high,
-               note=f"{saved.bound}at equal force error, {saved.error:.4g} meV/Å"),
+               note=f"{bound}at equal force error, {saved.error:.4g} meV/Å"),
     ]  # fmt: skip
     lead = f"{facts['model']}, " if facts.get("model") else ""
     sentences = [

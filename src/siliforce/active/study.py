@@ -239,7 +239,7 @@ class ActiveStudy:
         members = [potential]
         if self.plan.method == "last-layer":
             members = drawn_members(potential, train, N_MEMBERS, seed=draw)
-        forces = {}
+        forces = {"rows": self.labelled(selection, draw, number)}
         for name, data in (("pool", self.pool), ("test", self.test)):
             twice = members if len(members) > 1 else members * 2
             forces[name] = ask(twice, data).forces[: len(members)].astype(np.float32)
@@ -280,7 +280,10 @@ class ActiveStudy:
         if number == 0 or selection == "random":
             return self.order(draw)[:n]
         key = (selection, draw, number)
-        if key not in self._labelled:
+        done = self.folder.done_path(self._key(*key, 0))
+        if key not in self._labelled and done.exists():  # as it was chosen then
+            self._labelled[key] = np.load(done)["rows"]
+        elif key not in self._labelled:
             before = self.labelled(selection, draw, number - 1)
             rest = np.setdiff1d(np.arange(len(self.pool)), before)
             calibration, _ = self._calibrated(selection, draw, number - 1)

@@ -11,7 +11,7 @@ from siliforce.active.rounds import NAMES
 from siliforce.indicators.base import Result
 from siliforce.report.figures import Figure, Key
 from siliforce.report.numbers import shown
-from siliforce.report.svg import NARROW, Series, chart, data_range
+from siliforce.report.svg import Series, chart, data_range
 from siliforce.report.tables import Cell, Table
 
 STYLES = {"active": 0, "random": 9}
@@ -126,8 +126,8 @@ def _reliability(rows: Sequence[dict[str, Any]]) -> list[Figure]:
             series.append(Series(name, x, y, STYLES.get(selection, 0), "points"))
     limits = data_range([v for s in series for v in (s.x, s.y)], log=True)
     svg = chart(series, "predicted (meV/Å)", "true (meV/Å)", "True against predicted force error",
-                log_x=True, log_y=True, square=True, diagonal=True, x_range=limits, y_range=limits,
-                width=NARROW)  # fmt: skip
+                log_x=True, log_y=True, square=True, diagonal=True, x_range=limits,
+                y_range=limits)  # fmt: skip
     legend: list[Key] = [(s.name, s.style, "dot") for s in series] if len(series) > 1 else []
     caption = "a dot is the RMS over one of ten equal parts of the atoms, ordered by prediction"
     return [Figure("Reliability of predicted errors", svg, legend, caption)]
