@@ -12,6 +12,7 @@ import typer
 from siliforce.cli import (
     adapt,
     benchmark,
+    choose,
     data,
     deploy,
     generate,
@@ -33,6 +34,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(generate.app, name="generate")
 for verb in (learn.train, adapt.adapt, learn.evaluate, learn.report, learn.models, learn.info):
     app.command()(verb)
+app.command()(choose.choose)
 app.command()(benchmark.benchmark)
 app.command()(benchmark.recommend)
 app.command("import")(deploy.import_model)

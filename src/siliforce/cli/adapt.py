@@ -36,6 +36,16 @@ def adapt(
     frames: Annotated[str, typer.Option(help="With --study: numbers of frames.")] = "5,10,20,50",
     draws: Annotated[int, typer.Option(min=1, help="With --study: draws of the frames.")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="With --study: processes.")] = 1,
+    active: Annotated[
+        bool, typer.Option("--active", help="With --study: frames chosen by uncertainty, or drawn?")
+    ] = False,
+    members: Annotated[int, typer.Option(min=2, help="With --active: of the ensemble.")] = 3,
+    method: Annotated[
+        str, typer.Option(help="With --active: ensemble or last-layer.")
+    ] = "ensemble",
+    below: Annotated[
+        Optional[str], typer.Option(help="With --active: stop below this force error, 50meV.")
+    ] = None,
     family: Annotated[
         Optional[Path], typer.Option(help="family.yaml: a catalogue of compositions.")
     ] = None,
@@ -76,8 +86,14 @@ def adapt(
         counts = _numbers(frames)
         if not data:
             raise ConfigError("--study draws its frames itself: name them as FRAMES")
+        if active:
+            choices = {"members": members, "method": method, "frames": counts, "draws": draws}
+            _active(source, data, out, policies, below, choices, workers, common, as_json)
+            return
         _study(source, data, out, policies, counts, draws, workers, control, common, as_json)
         return
+    if active:
+        raise ConfigError("--active is a kind of --study: give both, or see siliforce choose")
     if len(policies) > 1:
         raise ConfigError("one adaptation has one --policy; --study compares several")
     _compare(source, frames_given, out, policies, control, restart, common, as_json)
@@ -144,6 +160,11 @@ def _study(
         out=folder,
         **common,
     )
+    _answer(found, folder, as_json)
+
+
+def _answer(found: Any, folder: Path, as_json: bool) -> None:
+    """What a study says."""
     if as_json:
         show_json(found.model_dump(mode="json"))
         return
@@ -152,6 +173,40 @@ def _study(
     if found.provenance["alarm"]:
         typer.secho(f"WARNING: {found.provenance['alarm']}", fg=typer.colors.RED, err=True)
     typer.echo(f"next: siliforce report {folder}")
+
+
+def _active(
+    source: Path,
+    data: list[Path],
+    out: Path | None,
+    policies: list[str],
+    below: str | None,
+    choices: dict[str, Any],
+    workers: int,
+    common: dict[str, Any],
+    as_json: bool,
+) -> None:
+    from siliforce.active.rule import force_error
+    from siliforce.active.study import DEFAULT_POLICY, study
+    from siliforce.errors import ConfigError
+
+    if common["replay"] or common["source_test"]:
+        raise ConfigError("--active takes neither --replay nor --source-test")
+    if len(policies) > 1:
+        raise ConfigError("--active compares selections: name one --policy")
+    folder = out or Path("runs") / f"{data[0].name.split('.')[0]}-active"
+    kept = {name: common[name] for name in ("test", "config", "train", "quiet")}
+    found = study(
+        source,
+        data,
+        policy=policies[0] if policies else DEFAULT_POLICY,
+        below=None if below is None else force_error(below),
+        workers=workers,
+        out=folder,
+        **choices,
+        **kept,
+    )
+    _answer(found, folder, as_json)
 
 
 def _family(path: Path, out: Path | None, config: Any, as_json: bool) -> None:

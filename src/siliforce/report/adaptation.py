@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from siliforce.indicators.base import Metric, Result, load_results
+from siliforce.report import choosing
 from siliforce.report.figures import Figure, Key
 from siliforce.report.numbers import duration, interval, listed, shown
 from siliforce.report.svg import Row, Series, chart, dot_chart
@@ -17,20 +18,19 @@ CONTROL_STYLE = 9
 
 
 def study_folder(path: str | Path) -> list[Result]:
-    """Results of a folder that holds a study or a family and is no run folder; else nothing."""
+    """Results of a folder that holds studies and is no run folder; else nothing."""
     path = Path(path)
     if not path.is_dir() or (path / "run.json").exists():
         return []
     results, _ = load_results(path / "results")
-    return [r for r in results if r.indicator in (STUDY, FAMILY)]
+    return [r for r in results if r.indicator in PARTS]
 
 
 def page_content(results: Sequence[Result]) -> dict[str, Any]:
-    """What the template `study.html` shows of studies and families."""
+    """What the template `study.html` shows of studies, families and choices of frames."""
     content: dict[str, Any] = {"answer": [], "figures": [], "tables": [], "notes": []}
     for result in results:
-        part = study_part(result) if result.indicator == STUDY else family_part(result)
-        for name, values in part.items():
+        for name, values in PARTS[result.indicator](result).items():
             content[name] += values
     return content
 
@@ -38,8 +38,8 @@ def page_content(results: Sequence[Result]) -> dict[str, Any]:
 def page_title(results: Sequence[Result]) -> str:
     """Heading of such a page."""
     models = listed(sorted({r.model for r in results}))
-    family = any(r.indicator == FAMILY for r in results)
-    return f"{models}: {'a family of compositions' if family else 'what transfer saves'}"
+    found = next(name for name in TITLES if any(r.indicator == name for r in results))
+    return f"{models}: {TITLES[found]}"
 
 
 # -- learning curves ------------------------------------------------------------------------------
@@ -302,3 +302,17 @@ def _tested(result: Result) -> str:
 def _ratio(metric: Metric) -> str:
     between = interval(metric.low, metric.high, 2)
     return f"{shown(metric.value, 2)}" + (f" (95 %: {between})" if between else "")
+
+
+PARTS = {
+    STUDY: study_part,
+    FAMILY: family_part,
+    choosing.STUDY: choosing.study_part,
+    choosing.POOL: choosing.pool_part,
+}
+TITLES = {
+    FAMILY: "a family of compositions",
+    STUDY: "what transfer saves",
+    choosing.STUDY: "choosing frames by uncertainty",
+    choosing.POOL: "frames to label next",
+}

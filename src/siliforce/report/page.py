@@ -16,7 +16,7 @@ from markupsafe import Markup
 from siliforce import __version__
 from siliforce.files import write_atomic
 from siliforce.indicators.base import Result
-from siliforce.report import adaptation, figures, structure, tables
+from siliforce.report import adaptation, choosing, figures, structure, tables
 from siliforce.report.facts import data_facts
 from siliforce.report.load import Run, load_runs
 from siliforce.report.numbers import listed
@@ -146,6 +146,9 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
             (run, *adaptation.comparison_part(result))
             for run in runs
             for result in run.of(adaptation.COMPARISON)
+        ],
+        "choosing": [
+            (run, choosing.pool_part(result)) for run in runs for result in run.of(choosing.POOL)
         ],
         "timing": tables.timing(runs),
         "verdicts": [judge(run) for run in runs],

@@ -1,0 +1,1 @@
+"""Choosing frames by uncertainty: predicted force errors, active selection, when to stop."""
