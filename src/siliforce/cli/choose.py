@@ -32,7 +32,7 @@ def choose(
     """Choose frames to label by predicted force error, or say that it is time to stop."""
     from siliforce.active.choose import choose as choose_frames
     from siliforce.active.rule import force_error
-    from siliforce.simulation.calculator import resolve_device
+    from siliforce.hardware import choose_device
 
     found = choose_frames(
         pool,
@@ -41,7 +41,7 @@ def choose(
         below=None if below is None else force_error(below),
         calibrate_on=calibrate,
         method=method,  # type: ignore[arg-type]
-        device=resolve_device(device),
+        device=choose_device(device),
     )
     folder = model[0]
     if folder.is_dir():
