@@ -54,7 +54,13 @@ def test_some_frames_in_another_order():
     assert len(part.of([]).spread) == 0
 
 
-@pytest.mark.parametrize("name", LAST)
+QUICK = ("schnet", "mace")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in LAST],
+)
 def test_the_last_layer_is_found(name, silicon):
     potential = build_potential(next(c for c in CASES if c.model == name))
     graph = silicon.batch([0], potential.cutoff, potential.model.needs, torch.float64).graph
