@@ -9,6 +9,7 @@ import numpy as np
 
 from siliforce.active.rule import MEV
 from siliforce.indicators.base import Metric, Result
+from siliforce.indicators.tables import digits
 from siliforce.transfer.curves import middle_and_band
 from siliforce.transfer.saved import frames_saved
 
@@ -108,7 +109,7 @@ def _compared(
     lead = f"{facts['model']}, " if facts.get("model") else ""
     sentences = [
         f"{lead}frames chosen by uncertainty against random ones: {saved.sentence()} "
-        f"(at {saved.error:.3g} meV/Å)."
+        f"(at {digits(saved.error, 3)} meV/Å)."
     ]
     # With the whole pool labelled both are the same.
     counts = [n for n in active if n < facts.get("n_pool", np.inf)][1:]
@@ -128,8 +129,8 @@ def _compared(
         ratio, low, high = middle_and_band(ratios[n])
         between = "" if low is None else f" [{low:.2f}, {high:.2f}]"
         sentences.append(
-            f"With {n} frames the force error is {mine:.3g} meV/Å chosen and {other:.3g} at random:"
-            f" {ratio:.2f} times as large{between}."
+            f"With {n} frames the force error is {digits(mine, 3)} meV/Å chosen and "
+            f"{digits(other, 3)} at random: {ratio:.2f} times as large{between}."
         )
     alarm = f"chosen frames are worse than random ones at {'; '.join(worse)}" if worse else ""
     return metrics, sentences, alarm
@@ -168,7 +169,7 @@ def _stop_sentences(stops: Sequence[dict[str, Any]], below: float | None) -> lis
     for selection, name in NAMES.items():
         mine = [line for line in stops if line["selection"] == selection]
         stopped = [line for line in mine if line["stopped"] is not None]
-        lead = f"Stopping below {MEV * below:.3g} meV/Å, frames {name}:"
+        lead = f"Stopping below {digits(MEV * below, 3)} meV/Å, frames {name}:"
         if not stopped:
             wrongly = sum(line["needed"] is not None for line in mine)
             tail = f"; the true error was below it in {wrongly} of {len(mine)} draws"

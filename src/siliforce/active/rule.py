@@ -9,6 +9,7 @@ import numpy as np
 
 from siliforce.active.calibration import Calibration, rms
 from siliforce.errors import ConfigError
+from siliforce.indicators.tables import digits
 
 MEV = 1e3
 _ERROR = re.compile(r"\s*([0-9.]+(?:e-?\d+)?)\s*(m?eV)(?:/(?:Å|A|Ang|Angstrom))?\s*", re.IGNORECASE)
@@ -37,17 +38,17 @@ class Outlook:
 
     def sentence(self, below: float | None = None) -> str:
         """For people."""
-        text = f"predicted force error {MEV * self.error:.3g} meV/Å"
+        text = f"predicted force error {digits(MEV * self.error, 3)} meV/Å"
         text += (
             ", too few held-out frames for an upper bound"
             if self.upper is None
-            else f", at most {MEV * self.upper:.3g} meV/Å (95 %)"
+            else f", at most {digits(MEV * self.upper, 3)} meV/Å (95 %)"
         )
         if below is None:
             return text
         answer = {
-            True: f"below the stated {MEV * below:.3g} meV/Å: stop",
-            False: f"not surely below the stated {MEV * below:.3g} meV/Å: go on",
+            True: f"below the stated {digits(MEV * below, 3)} meV/Å: stop",
+            False: f"not surely below the stated {digits(MEV * below, 3)} meV/Å: go on",
             None: "hold out two frames at least to apply a stopping rule",
         }[self.stop(below)]
         return f"{text}; {answer}"

@@ -116,12 +116,12 @@ def _number(metric: Metric | None) -> str:
         return ""
     if metric.value is None:
         return "n/a"
-    text = _digits(metric.value, 4)
+    text = digits(metric.value, 4)
     if metric.low is not None and metric.high is not None:
-        text += f"\n{_digits(metric.low, 3)}–{_digits(metric.high, 3)}"
+        text += f"\n{digits(metric.low, 3)}–{digits(metric.high, 3)}"
     return text
 
 
-def _digits(value: float, digits: int) -> str:
+def digits(value: float, digits: int) -> str:
     """So many significant digits, without an exponent where that stays short."""
     return f"{value:.0f}" if 10 ** (digits - 1) <= abs(value) < 1e7 else f"{value:.{digits}g}"
