@@ -27,6 +27,7 @@ HOW = {
     "errors": "siliforce evaluate {run}",
     "eos": "siliforce simulate eos {run} STRUCTURE",
     "dynamics": "siliforce simulate md {run} STRUCTURE",
+    "rdf": "siliforce reference compare REFERENCE {run}",
     "speed": "",
 }
 """Command that makes what a report may lack."""
@@ -34,6 +35,7 @@ WHAT = {
     "errors": "energy, force and stress errors",
     "eos": "equation of state",
     "dynamics": "molecular dynamics",
+    "rdf": "structure of the trajectories against a reference",
     "speed": "inference speed",
 }
 
