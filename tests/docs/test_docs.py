@@ -20,9 +20,15 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 RUNNABLE = [page for page in PAGES if blocks(page)]
+SLOW = {"choosing.md", "transfer-paper.md"}
+"""Pages whose blocks take long and whose commands have quick tests of their own."""
 
 
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.full) if p.name in SLOW else p for p in RUNNABLE],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_blocks_run(page: Path, tmp_path: Path) -> None:
     environment = {
         **os.environ,
