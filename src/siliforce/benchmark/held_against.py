@@ -19,6 +19,7 @@ from siliforce.indicators.eos import equations_of_state
 from siliforce.indicators.pec import potential_energy_curves
 from siliforce.potential import Potential
 from siliforce.simulation.md import Progress
+from siliforce.training.adapted import fingerprint
 from siliforce.training.options import did_you_mean
 
 FROM_REFERENCE = [name for name in INDICATORS if name not in ("errors", "speed")]
@@ -56,7 +57,7 @@ def hold_against(
     for number, source in enumerate(sources):
         own = _scans(source, reference, wanted)
         if reference.starts and wanted & FROM_DYNAMICS:
-            place = folder / f"{_key(reference, md)}-{number}"
+            place = folder / _name(reference, md, source, number)
             runs = run_starts(source, reference.starts, md, number, place, notes, progress)
             own += dynamics_results(source, runs)
             own += structure_results(source, runs, md, sorted(wanted), notes)
@@ -100,7 +101,7 @@ def _checked(indicators: Iterable[str], reference: Reference) -> set[str]:
     has = {"eos": bool(reference.eos), "pec": bool(reference.pec)}
     if not any(has.get(name, bool(reference.starts)) for name in wanted):
         raise ConfigError(f"{reference.name} holds nothing for {', '.join(sorted(wanted))}")
-    for start in reference.starts:
+    for start in reference.starts if wanted & FROM_DYNAMICS else []:
         check_contacts(f"start {start.name}", start.atoms)
     return wanted
 
@@ -122,6 +123,9 @@ def cluster_results(source: Potential | Calculator, curves: Sequence[EnergyCurve
     return results
 
 
-def _key(reference: Reference, md: Simulation) -> str:
-    """Trajectories of other settings lie elsewhere."""
-    return f"{reference.name}-{hashlib.sha256(md.model_dump_json().encode()).hexdigest()[:6]}"
+def _name(reference: Reference, md: Simulation, source: Potential | Calculator, number: int) -> str:
+    """Of the folder of trajectories: other settings, starts or weights have another one."""
+    starts = [start.name for start in reference.starts]
+    weights = fingerprint(source) if isinstance(source, Potential) else ""
+    text = repr((md.model_dump_json(), starts, weights, number))
+    return f"{reference.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -94,14 +93,14 @@ def reference_compare(
     reference = Reference.load(folder)
     if start:
         reference = replace(reference, starts=[reference.start(name) for name in start])
-    place = model / "simulations" if model.is_dir() else Path("simulations")
+    place = model if model.is_dir() else Path(model.stem)
     with SimulationProgress(quiet=as_json) as progress:
         results, notes = hold_against(
             _sources(model, device),
             reference,
             only or FROM_REFERENCE,
             md,
-            place,
+            place / "simulations",
             progress,
         )
     for result in results:
@@ -110,10 +109,11 @@ def reference_compare(
         if model.is_dir():
             result.save(model / "results")
     if as_json:
-        show_json([json.loads(r.checked().model_dump_json()) for r in results])
+        show_json([r.checked().model_dump(mode="json") for r in results])
         return
     show(indicators_table(results))
-    typer.echo("\n".join(notes), err=True, nl=bool(notes))
+    for note in notes:
+        typer.echo(note, err=True)
 
 
 def _sources(model: Path, device: str) -> list[Any]:

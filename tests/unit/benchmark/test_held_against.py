@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,17 @@ def test_replicas_are_pooled(reference: Reference, tmp_path: Path) -> None:
     counts = {r.indicator: r.provenance.get("n_pooled") for r in results}
     assert counts["rdf"] == 2
     assert next(r for r in results if r.indicator == "survival").provenance["n_runs"] == 2
+
+
+def test_other_starts_and_other_weights_have_trajectories_of_their_own(
+    reference: Reference, tmp_path: Path
+) -> None:
+    hotter = replace(reference.starts[0], name="crystal-600K", temperature=600.0)
+    for depth in (0.3, 0.4):
+        for starts in (reference.starts, [hotter]):
+            some = replace(reference, starts=list(starts))
+            hold_against([toy_potential(depth=depth)], some, ["survival"], SHORT, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_bad_input_is_refused(reference: Reference) -> None:
