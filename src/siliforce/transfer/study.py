@@ -225,6 +225,7 @@ class Study:
         if done.interrupted:
             raise KeyboardInterrupt
         about, trained = read_json(run / RUN), done.potential()
+        found = evaluate(trained, self.test)
         row = what | {
             "valid_loss": done.best["valid_loss"],
             "best_epoch": about["best_epoch"],
@@ -232,17 +233,12 @@ class Study:
             "steps": about["steps"],
             "seconds": about["wall_s"],
             "n_parameters": done.n_parameters,
-            **self._errors(trained),
+            **{name: found.value(name) for name in MEASURES},
         }
+        if what["kind"] == "transfer" and self.source_test is not None:
+            forgot = evaluate(trained, self.source_test)
+            row["source_forces_rmse"] = forgot.value("forces_rmse")
         return json.dumps(row).encode()
-
-    def _errors(self, potential: Potential) -> dict[str, float | None]:
-        found = evaluate(potential, self.test)
-        errors = {name: found.value(name) for name in MEASURES}
-        if self.source_test is not None:
-            source = evaluate(potential, self.source_test)
-            errors["source_forces_rmse"] = source.value("forces_rmse")
-        return errors
 
     def rows(self) -> list[dict[str, Any]]:
         """What is done."""

@@ -69,6 +69,19 @@ def test_a_kill_costs_one_training_and_more_can_be_asked_for(inputs, tmp_path, m
     assert "DFT frames saved at equal force error" in more.provenance["sentences"][0]
 
 
+def test_a_target_without_the_source_s_element_and_what_the_source_forgets(inputs, tmp_path):
+    """Every atom is new: the control has never heard of the source's frames, and is not asked."""
+    target(6, tmp_path / "pure", counts=(8,))
+    target(3, tmp_path / "si", new=())
+    found = study(
+        inputs["source"], tmp_path / "pure", source_test=tmp_path / "si", frames=(2,), draws=1,
+        config={"sources": {"Ge": "Si"}}, train=FAST, out=tmp_path / "study", quiet=True,
+    )  # fmt: skip
+    forgot = {row["kind"]: "source_forces_rmse" in row for row in found.tables["trainings"]}
+    assert forgot == {"transfer": True, "scratch": False}
+    assert found.provenance["source_forces_rmse"] > 0
+
+
 def test_too_few_frames(inputs, tmp_path):
     with pytest.raises(DataError, match="20 frames and more needs as many; there are 6 beside 3"):
         study(**inputs, **options(tmp_path, frames=(20, 50)))
