@@ -9,11 +9,9 @@ their frame is chosen, but to say afterwards whether the predictions were right.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,24 +24,22 @@ from siliforce.active.last_layer import N_MEMBERS, drawn_members
 from siliforce.active.rounds import summary
 from siliforce.active.rule import outlook
 from siliforce.active.spread import Answers, ask, frame_rms
-from siliforce.data import Dataset, SplitConfig, load_dataset, split_dataset
+from siliforce.data import Dataset
 from siliforce.data.fingerprint import fingerprints
-from siliforce.errors import ConfigError, DataError, TrainingError
-from siliforce.files import write_atomic
+from siliforce.errors import ConfigError, DataError
 from siliforce.indicators.base import Result
-from siliforce.jobs import Job, JobFailed, JobFolder, Progress, work
+from siliforce.jobs import Job, Progress
 from siliforce.potential import Potential
 from siliforce.simulation.calculator import members_of
 from siliforce.training.adapt import DEFAULT_POLICY, adapt
 from siliforce.training.adapted import AdaptConfig, fingerprint
-from siliforce.training.options import Options, as_options
+from siliforce.training.options import as_options
 from siliforce.training.policy import get_policy
 from siliforce.training.settings import TrainConfig
+from siliforce.transfer import trainings
 from siliforce.transfer.compare import train_control
-from siliforce.transfer.study import TEST
-from siliforce.workers import run_workers
+from siliforce.transfer.trainings import Trainings, as_paths, digest, finished
 
-PLAN = "active.json"
 SCRATCH = "scratch"
 """In place of a policy: members are trained from nothing, not adapted."""
 SELECTIONS = ("active", "random")
@@ -53,20 +49,13 @@ FEWEST = 4
 """Frames of the first round: two to train on, two to hold out."""
 
 
-class Plan(Options):
-    """What a study trains; lies in its folder, for workers of other processes."""
+class Plan(trainings.Plan):
+    """What a study trains."""
 
-    source: str
-    data: list[str]
-    test: list[str] | None = None
     policy: str = DEFAULT_POLICY
-    frames: list[int]
-    draws: int = Field(3, ge=1)
     members: int = Field(3, ge=1)
     method: Literal["ensemble", "last-layer"] = "ensemble"
     below: float | None = Field(None, description="eV/Å; when to stop")
-    adapt: AdaptConfig = AdaptConfig()
-    train: TrainConfig = TrainConfig()
 
 
 def study(
@@ -110,20 +99,13 @@ def study(
         DataError: fewer frames than a second round needs.
     """
     plan = _plan(
-        source=str(source), data=_paths(data), test=None if test is None else _paths(test),
+        source=str(source), data=as_paths(data), test=None if test is None else as_paths(test),
         policy=policy, frames=sorted(set(frames)), draws=draws, method=method, below=below,
         members=1 if method == "last-layer" else members,
         adapt=as_options(AdaptConfig, config, "adapt"),
         train=as_options(TrainConfig, train, "train"),
     )  # fmt: skip
-    folder = Path(out)
-    write_atomic(folder / PLAN, plan.model_dump_json(indent=1, exclude_unset=True))
-    mine = ActiveStudy(folder, plan)
-    say = on_progress or (lambda progress: None if quiet else print(progress.line(), flush=True))
-    run_workers(partial(_work, str(folder)), workers, mine.progress, say)
-    result = summary(mine.rows(), mine.facts())
-    result.save(folder / "results")
-    return result
+    return ActiveStudy.carry_out(plan, out, workers, quiet, on_progress)
 
 
 def _plan(**choices: Any) -> Plan:
@@ -142,36 +124,18 @@ def _plan(**choices: Any) -> Plan:
     return Plan(**choices)
 
 
-def _paths(given: str | Path | Sequence[str | Path]) -> list[str]:
-    many = [given] if isinstance(given, str | Path) else list(given)
-    return [str(p) for p in many]
-
-
-def _work(folder: str, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
-    """One worker."""
-    path = Path(folder)
-    own = ActiveStudy(path, Plan.model_validate_json((path / PLAN).read_text()))
-    work(own.folder, own.jobs, own.perform, attempts=1, on_progress=on_progress)
-
-
-class ActiveStudy:
+class ActiveStudy(Trainings[Plan]):
     """The jobs of a plan, and what became of them.
 
     A round is named by (selection, draw, number): the ensemble trained on `plan.frames[number]`
     frames. Round 0 is the same for both selections.
     """
 
+    file, plan_type, suffix = "active.json", Plan, ".npz"
+
     def __init__(self, root: Path, plan: Plan) -> None:
-        self.plan = plan
-        self.folder = JobFolder(root, ".npz")
+        super().__init__(root, plan)
         self.sources = [Potential.load(s) for s in members_of(plan.source)]  # type: ignore[arg-type]
-        frames = load_dataset(plan.data)
-        if plan.test is not None:
-            self.pool, self.test = frames, load_dataset(plan.test)
-        else:
-            parts = split_dataset(frames, SplitConfig(valid=0.0, test=TEST, seed=plan.train.seed))
-            self.pool, self.test = parts.train, parts.test
-        self.counts = [n for n in plan.frames if n <= len(self.pool)]
         if len(self.counts) < 2:
             raise DataError(
                 f"active selection at {plan.frames[0]} and {plan.frames[1]} frames needs as many; "
@@ -190,7 +154,7 @@ class ActiveStudy:
         }
         rounds = [(s, k, r) for k in range(plan.draws) for r in range(len(self.counts))
                   for s in SELECTIONS if r or s == "active"]  # fmt: skip
-        self._jobs = [job for which in rounds for job in self._members(*which)]
+        self.planned = [job for which in rounds for job in self._members(*which)]
 
     @cached_property
     def _features(self) -> np.ndarray:
@@ -205,8 +169,7 @@ class ActiveStudy:
         if number == 0 or selection == "random":
             path = budgets[-1]
         settings = self._same | {"path": path, "draw": draw, "member": member}
-        text = json.dumps(settings, sort_keys=True).encode()
-        return hashlib.blake2b(text, digest_size=8).hexdigest()
+        return digest(settings)
 
     def _members(self, selection: str, draw: int, number: int) -> list[Job]:
         """The trainings of a round."""
@@ -222,14 +185,6 @@ class ActiveStudy:
             )
             for m in members
         ]
-
-    def jobs(self) -> list[Job]:
-        """All trainings."""
-        return self._jobs
-
-    def progress(self) -> Progress:
-        """Where the study stands."""
-        return self.folder.progress(self._jobs)
 
     def perform(self, job: Job, scratch: Path, attempt: int) -> bytes:
         """Train one member; its forces on the pool and the test."""
@@ -249,30 +204,18 @@ class ActiveStudy:
 
     def _train(self, train: Dataset, held: Dataset, draw: int, member: int, run: Path) -> Potential:
         plan = self.plan
-        seed = draw * plan.members + member
-        user = TrainConfig.model_validate(
-            {**plan.train.model_dump(exclude_unset=True), "seed": seed}
-        )
+        user = self.seeded(draw * plan.members + member)
         source = self.sources[member % len(self.sources)]
-        try:
-            if plan.policy == SCRATCH:
-                done = train_control(source, train, user, 1.0, run, held, quiet=True)
-            else:
-                done = adapt(
-                    source, train, valid=held, policy=plan.policy, config=plan.adapt, train=user,
-                    out=run, quiet=True,
-                )  # fmt: skip
-        except TrainingError as error:
-            raise JobFailed(str(error)) from error
-        if done.interrupted:
-            raise KeyboardInterrupt
+        if plan.policy == SCRATCH:
+            done = finished(lambda: train_control(source, train, user, 1.0, run, held, quiet=True))
+        else:
+            done = finished(lambda: adapt(
+                source, train, valid=held, policy=plan.policy, config=plan.adapt, train=user,
+                out=run, quiet=True,
+            ))  # fmt: skip
         return done.potential()
 
     # -- what follows from finished jobs ------------------------------------------------------
-
-    def order(self, draw: int) -> np.ndarray:
-        """The pool at random: what is labelled first, and what random selection takes."""
-        return np.random.default_rng([self.plan.train.seed, draw]).permutation(len(self.pool))
 
     def labelled(self, selection: str, draw: int, number: int) -> np.ndarray:
         """Rows of the pool that are labelled in a round, in the order they were chosen."""
@@ -363,24 +306,21 @@ class ActiveStudy:
                         found.append(self.row(selection, draw, number))
         return found
 
+    def summary(self) -> Result:
+        """Curves, intervals, sentences."""
+        return summary(self.rows(), self.facts())
+
     def facts(self) -> dict[str, Any]:
         """For the result."""
         plan = self.plan
-        return {
+        return super().facts() | {
             "model": self.sources[0].model.name,
-            "dataset": self.pool.hash,
-            "source": plan.source,
             "n_sources": len(self.sources),
             "policy": plan.policy,
             "method": plan.method,
             "members": plan.members,
-            "frames": self.counts,
-            "left_out": [n for n in plan.frames if n not in self.counts],
-            "draws": plan.draws,
             "below": plan.below,
             "n_pool": len(self.pool),
-            "n_test": len(self.test),
-            "failed": len(self.folder.failed_keys() & {job.key for job in self._jobs}),
         }
 
 
