@@ -24,7 +24,7 @@ from siliforce.transfer.molecules import (
     train_source,
     transfer_inputs,
 )
-from siliforce.transfer.savings import Curve, samples_saved
+from siliforce.transfer.learning_curve import Curve, samples_saved
 
 INDICATOR = "transfer-molecules"
 CLAIM = (25, 1000)

@@ -30,7 +30,7 @@ from siliforce.data.catalog import SETS
 from siliforce.errors import ConfigError
 from siliforce.training.options import Options
 from siliforce.transfer import networks
-from siliforce.transfer.savings import Curve
+from siliforce.transfer.learning_curve import Curve
 
 SOURCE, TARGET = "h2o", "h2s"
 N_ATOMS = 3

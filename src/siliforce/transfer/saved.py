@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from siliforce.transfer.savings import samples_for
+from siliforce.transfer.learning_curve import samples_for
 
 RESAMPLES = 1000
 Bound = Literal["", ">", "<"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from siliforce.transfer.savings import Curve, samples_for, samples_saved
+from siliforce.transfer.learning_curve import Curve, samples_for, samples_saved
 
 SIZES = (10, 100, 1000)
 

@@ -1,4 +1,4 @@
-"""Samples saved: two learning curves read at equal error, with an interval over the draws."""
+"""Learning curves of independent draws, read at equal error: how many samples are saved."""
 
 from __future__ import annotations
 
