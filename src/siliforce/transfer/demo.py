@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from siliforce.hardware import hardware_stamp
 from siliforce.indicators.base import Metric, Result
+from siliforce.transfer.learning_curve import Curve, samples_saved
 from siliforce.transfer.molecules import (
     ADDED,
     CONTROL,
@@ -24,7 +25,6 @@ from siliforce.transfer.molecules import (
     train_source,
     transfer_inputs,
 )
-from siliforce.transfer.learning_curve import Curve, samples_saved
 
 INDICATOR = "transfer-molecules"
 CLAIM = (25, 1000)
