@@ -352,7 +352,7 @@ def command(*arguments):
 
 
 def test_sigterm_saves_leaves_and_the_same_command_goes_on(xyz):
-    line = ["train", xyz, "--model", "schnet", "--preset", "tiny", "--out", "run", "--epochs", 150]
+    line = ["train", xyz, "--model", "schnet", "--preset", "tiny", "--out", "run", "--epochs", 50]
     line += ["--restart", "auto", "--set", "train.checkpoint_every=1e6"]
     process = command(*line)
     while not read_metrics("run") and process.poll() is None:
@@ -363,9 +363,9 @@ def test_sigterm_saves_leaves_and_the_same_command_goes_on(xyz):
     assert "continue with --restart auto" in said
     about = json.loads(Path("run/run.json").read_text())
     assert about["stop_reason"] == "interrupted"
-    assert 0 < about["steps"] < 150 * 14
+    assert 0 < about["steps"] < 50 * 14
     process = command(*line)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     assert "going on at epoch" in said
-    assert [row["epoch"] for row in read_metrics("run")] == list(range(1, 151))
+    assert [row["epoch"] for row in read_metrics("run")] == list(range(1, 51))
