@@ -34,7 +34,15 @@ def extended_like(source, result):
     return fresh.extend(new)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+QUICK = {"schnet", "mace", "gemnet_dt"}
+"""Models of the short run: without and with O(3) products, and one with direct forces."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c if c.model in QUICK else pytest.param(c, marks=pytest.mark.full) for c in CASES],
+    ids=str,
+)
 def test_what_is_frozen_stays_bit_for_bit(case, germanium, tmp_path):
     """With weight decay and averaging, which must not reach what is frozen either."""
     source = build_potential(case)
