@@ -47,6 +47,11 @@ def test_from_frames_to_report(run) -> None:
     assert code == 0
     assert set(sets) == {"train", "valid", "test"}
     assert all(m["unit"] for m in sets["test"]["metrics"])
+    code, out, _ = run("evaluate", "r", "si.extxyz", "--by", "temperature,config_type")
+    assert code == 0
+    assert "by temperature and config_type" in out
+    code, _, err = run("evaluate", "r", "si.extxyz", "--by", "phase")
+    assert (code, "no frame has the tag 'phase'" in err) == (2, True)
     assert run("simulate", "eos", "r", str(STRUCTURE))[0] == 0
     code, out, _ = run("info", "r")
     assert code == 0

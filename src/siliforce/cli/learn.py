@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -95,6 +96,10 @@ def evaluate(
         Optional[list[Path]], typer.Argument(help="Frames; the run's own sets if none are named.")
     ] = None,
     name: Annotated[str, typer.Option(help="What the frames are: test, ood:NAME.")] = "test",
+    by: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="TAG", help="Errors by a tag too; temperature,strain crosses two."),
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -102,8 +107,8 @@ def evaluate(
     from siliforce.data import load_dataset
     from siliforce.errors import DataError
     from siliforce.hardware import choose_device
-    from siliforce.indicators.errors import evaluate_sets
-    from siliforce.indicators.tables import errors_table
+    from siliforce.indicators.errors import BY, check_tags, evaluate_sets
+    from siliforce.indicators.tables import breakdown_table, errors_table
     from siliforce.potential import Potential
     from siliforce.training.sets import recorded_sets
 
@@ -112,7 +117,9 @@ def evaluate(
     sets = {name: load_dataset(data)} if data else recorded
     if not sets:
         raise DataError(f"{run} is a model file: name the frames to evaluate it on")
-    results = evaluate_sets(potential, sets, trained_on=recorded.get("train"))
+    asked = by or []
+    check_tags(sets, asked)
+    results = evaluate_sets(potential, sets, by=(*BY, *asked), trained_on=recorded.get("train"))
     if run.is_dir():
         for result in results:
             result.save(run / "results")
@@ -120,6 +127,9 @@ def evaluate(
         show_json([json.loads(r.model_dump_json()) for r in results])
     else:
         show(errors_table(results))
+        for result, names in product(results, asked):
+            if f"by_{names}" in result.tables:
+                show(breakdown_table(result, names))
 
 
 def report(

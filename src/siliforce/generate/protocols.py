@@ -209,6 +209,8 @@ class Trajectory:
             "trajectory": self.name,
             "split": self.start.split,
         }
+        if len(self.start.strains) > 1 or self.strain:
+            atoms.info["strain"] = self.strain
         return atoms
 
     def rng(self, purpose: int) -> np.random.Generator:

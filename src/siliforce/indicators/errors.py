@@ -14,6 +14,7 @@ import numpy as np
 from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
 
+from siliforce.errors import DataError
 from siliforce.indicators.base import Metric, Result, model_name, stamp
 from siliforce.indicators.predictions import EDGE_BUDGET, Predictions, Progress, predict
 from siliforce.indicators.sampling import (
@@ -30,6 +31,8 @@ from siliforce.units import EV_PER_A3_IN_GPA
 if TYPE_CHECKING:
     from siliforce.data import Dataset
 
+BY = ("temperature",)
+"""Tags by which errors are broken down in any case."""
 MAX_ROWS = 60
 """A breakdown with more rows than this keeps the worst."""
 
@@ -41,7 +44,7 @@ def evaluate(
     source: Potential | Calculator,
     dataset: Dataset,
     split: str = "test",
-    by: Sequence[str] = ("temperature",),
+    by: Sequence[str] = BY,
     trained_on: Dataset | None = None,
     edge_budget: int = EDGE_BUDGET,
     progress: Progress = lambda done, total: None,
@@ -53,7 +56,7 @@ def evaluate(
         dataset: labelled frames; what a frame lacks is left out of the averages.
         split: what the set is: `train`, `valid`, `test` or `ood:<name>`.
         by: tags to break the errors down by, beside element, configuration type, composition,
-            size and group.
+            size and group; `temperature,strain` crosses two.
         trained_on: the training set, if it is at hand: how many of its frames are in `dataset` is
             then recorded, so that nobody takes them for unseen.
         edge_budget: edges of one batch.
@@ -62,7 +65,8 @@ def evaluate(
     Raises:
         DataError: no frames, or elements that the potential does not know.
     """
-    predictions = predict(source, dataset, tuple(by), edge_budget, progress)
+    tags = tuple(dict.fromkeys(tag for names in by for tag in names.split(",")))
+    predictions = predict(source, dataset, tags, edge_budget, progress)
     hardware, provenance = stamp(source)
     unit, units = independent_units(predictions)
     provenance |= {
@@ -108,6 +112,18 @@ def evaluate_sets(
             if name.startswith("ood"):
                 result.metrics += gap(found["test"], result)
     return list(found.values())
+
+
+def check_tags(sets: Mapping[str, Dataset], by: Sequence[str]) -> None:
+    """Whether errors can be broken down so.
+
+    Raises:
+        DataError: no frame has one of the tags.
+    """
+    known = {"config_type", "formula", "group"}.union(*(d.tag_names for d in sets.values()))
+    for tag in (tag for names in by for tag in names.split(",")):
+        if tag not in known:
+            raise DataError(f"no frame has the tag '{tag}'; they have {', '.join(sorted(known))}")
 
 
 def frames_in_common(dataset: Dataset, other: Dataset) -> int:
@@ -225,7 +241,7 @@ def _extremes(predictions: Predictions) -> list[Metric]:
 
 
 def breakdowns(predictions: Predictions, by: Sequence[str] = ()) -> dict[str, list[dict[str, Any]]]:
-    """Errors per element, configuration type, composition, size, group and tag.
+    """Errors per element, configuration type, composition, size, group, tag and crossed tags.
 
     Each row holds the label, `n_frames`, `n_atoms` and the errors in meV/atom, meV/Å and GPa,
     worst force error first. Elements have force errors only.
@@ -233,7 +249,10 @@ def breakdowns(predictions: Predictions, by: Sequence[str] = ()) -> dict[str, li
     tables = {"by_element": _by_element(predictions)}
     keys = {name: predictions.labels[name] for name in ("config_type", "formula", "group")}
     keys["size"] = predictions.n_atoms.astype(str)
-    keys |= {name: predictions.labels[name] for name in by if name in predictions.labels}
+    for names in by:
+        labels = [predictions.labels.get(tag) for tag in names.split(",")]
+        if all(values is not None for values in labels):
+            keys[names] = np.array([", ".join(of_frame) for of_frame in zip(*labels, strict=True)])
     for name, labels in keys.items():
         tables[f"by_{name}"] = _by_label(predictions, labels)
     return tables

@@ -56,6 +56,41 @@ def errors_table(results: Sequence[Result]) -> Group:
     return Group(table, Text(note, style="dim"))
 
 
+def breakdown_table(result: Result, by: str) -> Table:
+    """Errors of one set by a tag, or by several crossed, in the order of their values.
+
+    Args:
+        by: as `siliforce.indicators.errors.evaluate` was asked; `temperature,strain` crosses two.
+    """
+    rows = sorted(result.tables[f"by_{by}"], key=lambda row: _in_order(row["label"]))
+    shown = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    table = Table(title=f"{result.split}, by {by.replace(',', ' and ')}", title_justify="left")
+    for tag in by.split(","):
+        table.add_column(tag, justify="right")
+    for title in ("frames", *(COLUMNS[name] for name in shown)):
+        table.add_column(title, justify="right")
+    for row in rows:
+        values = [_digits(row[name]) if row.get(name) is not None else "" for name in shown]
+        table.add_row(*row["label"].split(", "), str(row["n_frames"]), *values)
+    return table
+
+
+def _digits(value: float) -> str:
+    """Three digits, never an exponent for what is large."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _in_order(label: str) -> list[tuple[bool, float, str]]:
+    """Numbers by size, before words."""
+    key = []
+    for part in label.split(", "):
+        try:
+            key.append((False, float(part), ""))
+        except ValueError:
+            key.append((True, 0.0, part))
+    return key
+
+
 def result_table(result: Result) -> Group:
     """One result: its metrics, and why it failed if it did."""
     table = Table(title=f"{result.indicator}: {result.split}", title_justify="left")

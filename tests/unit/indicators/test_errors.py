@@ -16,8 +16,9 @@ from siliforce.data import Dataset, Frame, Store
 from siliforce.errors import DataError
 from siliforce.indicators import predictions as predictions_module
 from siliforce.indicators.base import Result
-from siliforce.indicators.errors import evaluate, evaluate_sets
+from siliforce.indicators.errors import check_tags, evaluate, evaluate_sets
 from siliforce.indicators.predictions import formula, packed, predict
+from siliforce.indicators.tables import breakdown_table
 from siliforce.simulation.calculator import SiliforceCalculator
 from siliforce.units import EV_PER_A3_IN_GPA
 from tests.toys import DirectMorse, toy_potential
@@ -55,7 +56,7 @@ def dataset(tmp_path: Path) -> Callable[[list[Atoms]], Dataset]:
                 Frame.from_atoms(
                     atoms,
                     forces=atoms.arrays.get("forces"),
-                    tags={k: v for k, v in atoms.info.items() if k == "temperature"},
+                    tags={k: v for k, v in atoms.info.items() if k in ("temperature", "strain")},
                     **{
                         k: v
                         for k, v in atoms.info.items()
@@ -130,6 +131,22 @@ def test_tags_break_down_where_the_data_have_them(dataset):
     tables = evaluate(toy_potential(), dataset(data), by=("temperature", "phase")).tables
     assert {row["label"] for row in tables["by_temperature"]} == {"300", "600"}
     assert "by_phase" not in tables
+
+
+def test_crossed_tags_and_their_table(dataset):
+    data = frames(4)
+    for k, atoms in enumerate(data):
+        atoms.info |= {"temperature": 900.0 if k < 2 else 1200.0, "strain": 0.03 * (k % 2)}
+    data[3].arrays["forces"] += 0.1
+    result = evaluate(toy_potential(), dataset(data), by=("temperature,strain",))
+    table = breakdown_table(result, "temperature,strain")
+    columns = [list(column.cells) for column in table.columns]
+    assert [column.header for column in table.columns[:3]] == ["temperature", "strain", "frames"]
+    assert columns[0] == ["900", "900", "1200", "1200"]
+    assert columns[1] == ["0", "0.03", "0", "0.03"]
+    assert columns[5][3] == "100"
+    with pytest.raises(DataError, match=r"no frame has the tag .phase.; they have .*strain"):
+        check_tags({"test": dataset(data)}, ["temperature,phase"])
 
 
 def test_missing_labels_are_left_out_and_said(dataset):
