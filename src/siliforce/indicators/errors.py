@@ -250,9 +250,10 @@ def breakdowns(predictions: Predictions, by: Sequence[str] = ()) -> dict[str, li
     keys = {name: predictions.labels[name] for name in ("config_type", "formula", "group")}
     keys["size"] = predictions.n_atoms.astype(str)
     for names in by:
-        labels = [predictions.labels.get(tag) for tag in names.split(",")]
-        if all(values is not None for values in labels):
-            keys[names] = np.array([", ".join(of_frame) for of_frame in zip(*labels, strict=True)])
+        tags = names.split(",")
+        if predictions.labels.keys() >= set(tags):
+            crossed = zip(*(predictions.labels[tag] for tag in tags), strict=True)
+            keys[names] = np.array([", ".join(of_frame) for of_frame in crossed])
     for name, labels in keys.items():
         tables[f"by_{name}"] = _by_label(predictions, labels)
     return tables

@@ -70,14 +70,9 @@ def breakdown_table(result: Result, by: str) -> Table:
     for title in ("frames", *(COLUMNS[name] for name in shown)):
         table.add_column(title, justify="right")
     for row in rows:
-        values = [_digits(row[name]) if row.get(name) is not None else "" for name in shown]
+        values = [digits(row[name], 3) if row.get(name) is not None else "" for name in shown]
         table.add_row(*row["label"].split(", "), str(row["n_frames"]), *values)
     return table
-
-
-def _digits(value: float) -> str:
-    """Three digits, never an exponent for what is large."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _in_order(label: str) -> list[tuple[bool, float, str]]:
