@@ -465,6 +465,24 @@ def test_new_species_leave_old_energies(case: Case, tmp_path: Path) -> None:
 
 
 @each_case
+def test_a_new_species_starts_as_its_source(case: Case) -> None:
+    """As an atom and as a neighbour, alone and among others; also once its constants are fitted."""
+    potential = build_potential(case)
+    structure = STRUCTURES["amorphous"]()
+    before = predict(potential, structure)
+    potential.extend([32, 7], sources={32: 14, 7: 8}, atomic_energies={})
+    renamed = structure.copy()
+    for old, new in (("Si", "Ge"), ("O", "N")):
+        rows = [k for k, symbol in enumerate(structure.symbols) if symbol == old]
+        renamed.symbols[rows[: len(rows) // 2]] = new
+        for atoms in (renamed, structure):
+            assert_same(predict(potential, atoms), before, 1e-9)
+    graph = graph_of(potential, [renamed, *(make() for make in STRUCTURES.values())])
+    potential.model.fit_new_constants([potential.with_species(graph)])
+    assert_same(predict(potential, renamed), before, 1e-8)
+
+
+@each_case
 def test_new_species_can_learn(case: Case) -> None:
     potential = build_potential(case, pin_isolated=False)
     potential.extend([32])

@@ -147,11 +147,18 @@ class BPNN(Model):
         new_pairs = n_pairs(end) - n_pairs(start)
         return (end - start) * functions.n_radial + new_pairs * functions.n_angular
 
-    @torch.no_grad()
     def fit_constants(self, graphs: Iterable[Graph]) -> None:
         """Fit the whitening of every block and element that has none yet, in float64."""
+        self._fit(graphs, keep=False)
+
+    def fit_new_constants(self, graphs: Iterable[Graph]) -> None:
+        """Fit the whitening of the columns that new elements brought; answers stay the same."""
+        self._fit(graphs, keep=True)
+
+    @torch.no_grad()
+    def _fit(self, graphs: Iterable[Graph], keep: bool) -> None:
         n_species = self.n_species
-        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        blocks = self._blocks()
         count = torch.zeros(n_species, dtype=torch.float64)
         first = [torch.zeros(n_species, b.n_columns, dtype=torch.float64) for b in blocks]
         second = [s.new_zeros(*s.shape, s.shape[1]) for s in first]
@@ -163,12 +170,9 @@ class BPNN(Model):
                     first[k][s] += rows.sum(0)
                     second[k][s] += rows.T @ rows
             count += torch.bincount(graph.species, minlength=n_species).cpu()
+        bias = self.first_bias.weight if keep else None
         for block, sum1, sum2 in zip(blocks, first, second, strict=True):
-            block.fit(count, sum1, sum2, self.config.whitening_floor)
-
-    def fit_new_constants(self, graphs: Iterable[Graph]) -> None:
-        """Fit the whitening of the columns that new elements brought."""
-        self.fit_constants(graphs)
+            block.fit(count, sum1, sum2, self.config.whitening_floor, bias)
 
     def part_of(self, name: str) -> str:
         """The first layer is `input`, whatever elements its columns belong to."""
@@ -177,19 +181,44 @@ class BPNN(Model):
         last = f"layers.{len(self.layers) - 1}."
         return "readout" if name.startswith(last) else super().part_of(name)
 
+    @torch.no_grad()
     def extend_species(self, sources: Sequence[int]) -> None:
-        """Learn new species; what they add to the descriptors starts with zero weight."""
+        """Learn new species; as neighbours, too, they are at first taken for their sources."""
+        known = self.n_species
         super().extend_species(sources)
-        new = Block(
-            self._columns(self.n_species - len(sources), self.n_species),
-            self.config.hidden[0],
-            self.n_species,
+        taken_for = [*range(known), *sources]
+        pairs = [
+            sorted((taken_for[a], taken_for[b]))
+            for b in range(known, self.n_species)
+            for a in range(b + 1)
+        ]
+        radial, angular = self._unfolded()
+        new = Block(self._columns(known, self.n_species), self.config.hidden[0], self.n_species).to(
+            self.mean_neighbors
         )
-        nn.init.zeros_(new.weight.weight)
-        self.blocks.append(new.to(self.mean_neighbors))
+        weights = (radial[:, list(sources)], angular[:, [n_pairs(b) + a for a, b in pairs]])
+        new.weight.weight.copy_(torch.cat([part.flatten(1, 2) for part in weights], dim=1))
+        self.blocks.append(new)
         self.ends.append(self.n_species)
         extensions = (*self.config.extensions, len(sources))
         self.config = self.config.model_copy(update={"extensions": extensions})
+
+    def _unfolded(self) -> tuple[Tensor, Tensor]:
+        """Weights of the first layer on the functions themselves, without the whitening.
+
+        Of G2 by element, (n_species, n_elements, n_radial, n_hidden), and of G4 by pair,
+        (n_species, n_pairs, n_angular, n_hidden).
+        """
+        functions, radial, angular = self.symmetry_functions, [], []
+        for block, (start, end) in zip(self._blocks(), pairwise([0, *self.ends]), strict=True):
+            weights = block.whitening.weight @ block.weight.weight
+            cut = (end - start) * functions.n_radial
+            radial.append(weights[:, :cut].unflatten(1, (-1, functions.n_radial)))
+            angular.append(weights[:, cut:].unflatten(1, (-1, functions.n_angular)))
+        return torch.cat(radial, dim=1), torch.cat(angular, dim=1)
+
+    def _blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
 
 
 class Block(nn.Module):
@@ -216,13 +245,27 @@ class Block(nn.Module):
         centered = columns[None] - self.mean.weight[:, None, :]
         return centered @ self.whitening.weight @ self.weight.weight
 
-    def fit(self, count: Tensor, first: Tensor, second: Tensor, floor: float) -> None:
-        """Whitening from sums over atoms of the columns and of their products."""
+    def fit(
+        self, count: Tensor, first: Tensor, second: Tensor, floor: float, bias: Tensor | None
+    ) -> None:
+        """Whitening from sums over atoms of the columns and of their products.
+
+        Args:
+            count, first, second: by element; float64.
+            floor: see `BPNNConfig.whitening_floor`.
+            bias: of the first layer, (n_species, n_hidden). If given, it and the weights change
+                such that the layer's answer does not; a new network's are drawn for whitened
+                columns and stay.
+        """
         for s in range(len(count)):
             if count[s] < 2 or self.fitted.weight[s] > 0:
                 continue
             mean = first[s] / count[s]
-            covariance = second[s] / count[s] - mean[:, None] * mean
+            matrix = whitening(mean, second[s] / count[s] - mean[:, None] * mean, floor)
+            if bias is not None:
+                through = (self.whitening.weight[s] @ self.weight.weight[s]).to(mean)
+                bias[s] += ((mean - self.mean.weight[s].to(mean)) @ through).to(bias)
+                self.weight.weight[s] = torch.linalg.solve(matrix, through).to(self.weight.weight)
             self.mean.weight[s] = mean.to(self.mean.weight)
-            self.whitening.weight[s] = whitening(mean, covariance, floor).to(self.mean.weight)
+            self.whitening.weight[s] = matrix.to(self.mean.weight)
             self.fitted.weight[s] = 1.0
