@@ -147,16 +147,12 @@ class BPNN(Model):
         new_pairs = n_pairs(end) - n_pairs(start)
         return (end - start) * functions.n_radial + new_pairs * functions.n_angular
 
-    def fit_constants(self, graphs: Iterable[Graph]) -> None:
-        """Fit the whitening of every block and element that has none yet, in float64."""
-        self._fit(graphs, keep=False)
-
-    def fit_new_constants(self, graphs: Iterable[Graph]) -> None:
-        """Fit the whitening of the columns that new elements brought; answers stay the same."""
-        self._fit(graphs, keep=True)
-
     @torch.no_grad()
-    def _fit(self, graphs: Iterable[Graph], keep: bool) -> None:
+    def fit_constants(self, graphs: Iterable[Graph]) -> None:
+        """Fit the whitening of every block and element that has none yet, in float64.
+
+        Once some are fitted, those that follow leave the network's answers as they are.
+        """
         n_species = self.n_species
         blocks = self._blocks()
         count = torch.zeros(n_species, dtype=torch.float64)
@@ -170,9 +166,13 @@ class BPNN(Model):
                     first[k][s] += rows.sum(0)
                     second[k][s] += rows.T @ rows
             count += torch.bincount(graph.species, minlength=n_species).cpu()
-        bias = self.first_bias.weight if keep else None
+        bias = self.first_bias.weight if blocks[0].fitted.weight.any() else None
         for block, sum1, sum2 in zip(blocks, first, second, strict=True):
             block.fit(count, sum1, sum2, self.config.whitening_floor, bias)
+
+    def fit_new_constants(self, graphs: Iterable[Graph]) -> None:
+        """Fit the whitening of the columns that new elements brought; answers stay the same."""
+        self.fit_constants(graphs)
 
     def part_of(self, name: str) -> str:
         """The first layer is `input`, whatever elements its columns belong to."""
@@ -262,10 +262,16 @@ class Block(nn.Module):
                 continue
             mean = first[s] / count[s]
             matrix = whitening(mean, second[s] / count[s] - mean[:, None] * mean, floor)
-            if bias is not None:
-                through = (self.whitening.weight[s] @ self.weight.weight[s]).to(mean)
-                bias[s] += ((mean - self.mean.weight[s].to(mean)) @ through).to(bias)
-                self.weight.weight[s] = torch.linalg.solve(matrix, through).to(self.weight.weight)
+            before, rows = self._constant(s), self.whitening.weight[s] @ self.weight.weight[s]
             self.mean.weight[s] = mean.to(self.mean.weight)
             self.whitening.weight[s] = matrix.to(self.mean.weight)
+            if bias is not None:
+                self.weight.weight[s] = torch.linalg.solve(matrix, rows.to(mean)).to(rows)
+                bias[s] += (before - self._constant(s)).to(bias)
             self.fitted.weight[s] = 1.0
+
+    def _constant(self, s: int) -> Tensor:
+        """What an element's layer says of columns that are all zero, (n_hidden,), in float64."""
+        constants = (self.mean.weight, self.whitening.weight, self.weight.weight)
+        mean, matrix, weight = (table[s].double() for table in constants)
+        return -(mean @ matrix) @ weight
