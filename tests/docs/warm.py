@@ -1,4 +1,4 @@
-"""Commands and scripts in copies of one process that has imported everything: seconds less each.
+"""Commands and code in copies of one process that has imported everything: seconds less each.
 
 `python warm.py SOCKET` serves; `folder_of_commands` makes a folder with `siliforce` and `python`
 for the PATH, which hand their arguments, folder, environment and streams over and leave with the
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import socket
 import subprocess
 import sys
@@ -100,23 +99,17 @@ def answer(connection: socket.socket) -> int:
 
 
 def run() -> None:
-    """`siliforce ...`, `python -c CODE`, `python FILE ...` or `python -m MODULE ...`."""
+    """`siliforce ...` or `python -c CODE`."""
     from siliforce.cli import main
 
     name, *arguments = sys.argv
     if name == "siliforce":
         main()
         return
-    first, *rest = arguments
-    if first in ("-c", "-m"):
-        sys.argv = [first, *rest[1:]]
-        if first == "-c":
-            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
-        else:
-            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-        return
-    sys.argv = arguments
-    runpy.run_path(first, run_name="__main__")
+    option, code = arguments
+    if option != "-c":
+        raise SystemExit(f"python {option}: only -c is known here")
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
 
 
 def _status(code: Any) -> int:

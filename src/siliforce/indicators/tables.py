@@ -69,9 +69,11 @@ def breakdown_table(result: Result, by: str) -> Table:
         table.add_column(tag, justify="right")
     for title in ("frames", *(COLUMNS[name] for name in shown)):
         table.add_column(title, justify="right")
+    crossings = by.count(",")
     for row in rows:
         values = [digits(row[name], 3) if row.get(name) is not None else "" for name in shown]
-        table.add_row(*row["label"].split(", "), str(row["n_frames"]), *values)
+        labels = row["label"].split(", ", crossings)  # a value alone may hold a comma
+        table.add_row(*labels, str(row["n_frames"]), *values)
     return table
 
 
