@@ -148,6 +148,17 @@ def test_a_runaway_sampler_says_so(tmp_path: Path) -> None:
         sample(start, stages, hot, tmp_path, timestep=20.0)
 
 
+def test_an_engine_may_be_a_preset_but_for_some_settings(tmp_path: Path) -> None:
+    (tmp_path / "preset.yaml").write_text(
+        yaml.safe_dump({"engine": "gpaw", "python": "p", "settings": {"ecut": 600, "maxiter": 9}})
+    )
+    engine = {"base": "preset.yaml", "settings": {"ecut": 700}}
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump({"name": "x", "engine": engine, "starts": [{"crystal": "Si"}]}))
+    expected = {"engine": "gpaw", "python": "p", "settings": {"ecut": 700, "maxiter": 9}}
+    assert load_protocol(path).engine == expected
+
+
 def test_wrong_protocols_say_what_is_wrong(tmp_path: Path, lj: dict[str, Any]) -> None:
     path = tmp_path / "p.yaml"
     path.write_text(

@@ -1,7 +1,7 @@
 """Protocols: which structures, heated how, labelled by what; written in YAML.
 
     name: hfo-mini
-    engine: engines/gpaw-hfo2.yaml        # labels; a file or the settings themselves
+    engine: engines/gpaw-hfo2.yaml      # labels; a file, {base: file, settings}, or the settings
     sampler: {engine: nep, ...}         # moves the atoms; without it the engine does (ab-initio MD)
     recipes:                            # named lists of stages
       melt-quench: [{name: melt, temperature: 5000, fs: 2000, every_fs: 100}, ...]
@@ -294,14 +294,22 @@ class Protocol(BaseModel):
 def load_protocol(path: str | Path) -> Protocol:
     """Protocol from a YAML file; `engine` and `sampler` may name YAML files beside it.
 
+    With `{base: FILE, settings: {...}}` they are those of the file but for some settings.
+
     Raises:
         ConfigError: no such file, or something in it does not fit.
     """
     path = Path(path)
     content = _yaml(path)
     for role in ("engine", "sampler"):
-        if isinstance(content.get(role), str):
-            content[role] = _yaml(path.parent / content[role])
+        told = content.get(role)
+        if isinstance(told, str):
+            content[role] = _yaml(path.parent / told)
+        elif isinstance(told, dict) and "base" in told:
+            base = _yaml(path.parent / told["base"])
+            changes = {key: value for key, value in told.items() if key != "base"}
+            settings = base.get("settings", {}) | changes.get("settings", {})
+            content[role] = base | changes | {"settings": settings}
     try:
         return Protocol(**content)
     except ValidationError as error:
