@@ -7,7 +7,10 @@ must lie on a file system that all nodes see and that supports file locks.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import (
@@ -19,7 +22,7 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import ExitStack, contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +34,8 @@ from siliforce.jobs import Progress
 
 LOOK_EVERY_SECONDS = 2.0
 RESTARTS_PER_WORKER = 3
+GRACE_SECONDS = 60.0
+"""For a worker to save and leave once the process that started it is gone."""
 
 
 class WorkersLost(SiliforceError):
@@ -146,10 +151,25 @@ def _starter(cluster: Cluster | None, scratch: Path | None) -> Iterator[Start]:
         def start(index: int, work: Callable[..., object]) -> Future[object]:
             if index in own:
                 own[index].shutdown(wait=False)
-            own[index] = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
+            pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_end_with_parent)
+            own[index] = stack.enter_context(pool)
             return own[index].submit(work)
 
         yield start
+
+
+def _end_with_parent() -> None:
+    """Let this worker stop when the process that started it has died, however it died."""
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _lost(error: BaseException) -> WorkersLost:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -78,6 +80,50 @@ def test_workers_that_always_die_are_given_up_after_all_other_jobs(
             lambda progress: None,
         )
     assert folder.done_keys() == {str(i) for i in range(N_JOBS)} - {"3"}
+
+
+ENDLESS = """
+import os, time
+from pathlib import Path
+from siliforce.jobs import Progress
+from siliforce.workers import run_workers
+
+def work():
+    Path(str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    run_workers(work, 2, lambda: Progress(0, 0, 1, None, {}), lambda progress: None)
+"""
+
+
+def alive(pid: str) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads /proc")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_process_that_started_them(
+    sent: signal.Signals, tmp_path: Path
+) -> None:
+    (tmp_path / "main.py").write_text(ENDLESS)
+    main = subprocess.Popen([sys.executable, "main.py"], cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while len(pids := [p.name for p in tmp_path.iterdir() if p.name.isdigit()]) < 2:
+        assert time.monotonic() < deadline, "no workers"
+        time.sleep(0.1)
+    main.send_signal(sent)
+    main.wait(20)
+    try:
+        while any(alive(pid) for pid in pids):
+            assert time.monotonic() < deadline, "the workers went on"
+            time.sleep(0.1)
+    finally:
+        for pid in filter(alive, pids):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 @pytest.mark.full

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -128,11 +128,17 @@ def run_campaign(
         plan = make_plan(opened.shop, opened.jobs)
         say(plan.text())
         folder, number = opened.shop.folder, workers if cluster is None else cluster.workers
+
+        def report(progress: Progress) -> None:
+            over = folder.done_keys() | folder.failed_keys()
+            left = plan.measured(folder).remaining(over) / number
+            on_progress(replace(progress, eta_seconds=left))
+
         run_workers(
             partial(_work, root, campaign, opened.jobs),
             workers,
             lambda: folder.progress(opened.jobs, number),
-            on_progress,
+            report,
             cluster,
             root / "parsl",
         )

@@ -84,6 +84,20 @@ class Plan:
         seconds = self.true if true else self.expected
         return sum(seconds.get(key, 0.0) for key in (self.names if keys is None else keys))
 
+    def remaining(self, over: set[str]) -> float:
+        """Seconds that jobs not `over` will take on one worker.
+
+        What a phase cost so far, beside what was expected of it, is taken to hold for its rest.
+        """
+        seconds = 0.0
+        for phase in dict.fromkeys(PHASES.values()):
+            keys = self.keys("", phase)
+            finished = [key for key in keys if key in over and key in self.true]
+            expected = self.total(finished)
+            factor = self.total(finished, true=True) / expected if expected else 1.0
+            seconds += factor * self.total(key for key in keys if key not in over)
+        return seconds
+
     def keys(self, label: str, phase: str) -> list[str]:
         """Jobs of one model and phase; empty for all of them."""
         return [

@@ -22,7 +22,7 @@ from siliforce.benchmark.campaign import open_campaign, plan_campaign, run_campa
 from siliforce.benchmark.config import Campaign, load_campaign
 from siliforce.benchmark.findings import findings
 from siliforce.benchmark.graph import variants
-from siliforce.benchmark.plan import steps
+from siliforce.benchmark.plan import Plan, steps
 from siliforce.benchmark.tasks import Workshop, load_finished
 from siliforce.data.catalog import entries
 from siliforce.data.lock import locked
@@ -104,6 +104,20 @@ def test_the_plan_counts_the_work_that_is_done(finished) -> None:
     expected = next(plan.expected[j.key] for j in md if j.payload.variant.label == "bpnn")
     assert expected == pytest.approx(1e-6 * rate * 12 * 30)
     assert plan.total() == pytest.approx(sum(plan.expected[j.key] for j in opened.jobs))
+
+
+def test_the_time_left_follows_what_was_expected_of_the_jobs_that_are_left() -> None:
+    phases = {"a": "training", "b": "training", "c": "dynamics"}
+    plan = Plan(
+        "here",
+        expected={"a": 100.0, "b": 50.0, "c": 7.0},
+        true={"a": 300.0},
+        names={key: ("mace", phase) for key, phase in phases.items()},
+    )
+    assert plan.remaining(set()) == 157.0
+    assert plan.remaining({"a"}) == 157.0  # b costs three times what was expected, c as expected
+    assert plan.remaining({"a", "b"}) == 7.0
+    assert plan.remaining({"a", "b", "c"}) == 0.0
 
 
 def test_two_campaigns_on_one_folder(tmp_path: Path) -> None:
