@@ -24,6 +24,7 @@ from siliforce.benchmark.findings import findings
 from siliforce.benchmark.graph import variants
 from siliforce.benchmark.plan import Plan, steps
 from siliforce.benchmark.tasks import Workshop, load_finished
+from siliforce.config import load_config
 from siliforce.data.catalog import entries
 from siliforce.data.lock import locked
 from siliforce.data.reference import Reference, Start
@@ -373,3 +374,19 @@ def test_the_packaged_campaigns_name_what_exists(path: Path) -> None:
     studied = {v.study for v in found} - {"baseline"}
     everything = {"width", "fraction", "loss", "normalisation"}
     assert studied == (everything if campaign.studies.widths else set())
+
+
+def test_the_reduced_campaign_is_read(tmp_path: Path) -> None:
+    """Its data are the user's to bring: only what it asks for can be checked."""
+    campaign = load_campaign(MINIATURE.parent / "hfo-reduced.yaml")
+    assert len(campaign.models) == 10
+    assert campaign.train.max_time == 480
+    with pytest.raises(ConfigError, match=r"stoich\.extxyz"):
+        open_campaign(campaign, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mlearn-silicon", "hfo2-vacancies"])
+def test_the_packaged_trainings_are_read(name: str) -> None:
+    config = load_config(MINIATURE.parent / f"{name}.yaml")
+    assert config.train.max_time is not None
+    assert config.train.clock == "processor"
