@@ -22,6 +22,9 @@ SHARE = 0.6
 TRIAL_S = 10.0
 """Stop measuring steps after so many seconds."""
 
+FEW_STEPS = 1000
+"""With fewer steps a training is far from its end, and smaller batches bring it closer."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -43,12 +46,16 @@ class Estimate:
     peak_bytes: int
     max_edges: int
 
-    def sentence(self, epochs: int) -> str:
+    def sentence(self, epochs: int, batch_size: int) -> str:
         """For people."""
         memory = f"{self.peak_bytes / 2**30:.2g} GB" if self.peak_bytes else "little"
         cost = f"{show_seconds(self.step_s)} a step, {memory} of memory for activations"
         if self.n_steps is None:
             n = max((self.total_s - self.valid_s) / self.step_s, 0)
+            if n < FEW_STEPS and batch_size > 1:
+                cost += (
+                    f". Few steps: smaller train.batch_size (now {batch_size}) takes more of them"
+                )
             return f"{show_seconds(self.total_s)}, in it about {n:.0f} steps; {cost}"
         return (
             f"about {show_seconds(self.total_s)} for {epochs} epochs = {self.n_steps} steps; {cost}"

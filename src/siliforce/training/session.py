@@ -222,7 +222,8 @@ class Session:
         if plan.config.compile:
             trainer.compile()
         cost = estimate(trainer, plan.config.max_edges is None and trainer.state.step == 0)
-        self.console.say("estimated: " + cost.sentence(trainer.budget.max_epochs))
+        words = cost.sentence(trainer.budget.max_epochs, trainer.sampler.batch_size)
+        self.console.say(f"estimated: {words}")
         if not self.world.is_main:
             return
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from siliforce.models import get_model
 from siliforce.species import Species
 from siliforce.training.build import choose_preset
 from siliforce.training.distributed import _first_host, join_world
-from siliforce.training.estimate import estimate
+from siliforce.training.estimate import Estimate, estimate
 from siliforce.training.loader import prefetch
 from siliforce.training.memory import PeakMemory, available_bytes, is_out_of_memory
 from siliforce.training.normalise import NormaliseConfig, given_energies, normalisation
@@ -153,9 +153,18 @@ def test_the_estimate_changes_nothing_and_measures(tmp_path):
     assert cost.n_steps == 15
     assert cost.total_s == pytest.approx(15 * cost.step_s + 5 * cost.valid_s)
     assert cost.step_s > 0
-    assert "15 steps" in cost.sentence(5)
+    assert "15 steps" in cost.sentence(5, 2)
     limited = estimate(make_trainer(tmp_path, epochs=None, max_time=10))
     assert (limited.n_steps, limited.total_s) == (None, 10)
+
+
+def test_few_steps_in_the_time_given_are_told():
+    def told(seconds: float, batch_size: int) -> str:
+        return Estimate(0.5, 10.0, None, seconds, 0, 1000).sentence(1, batch_size)
+
+    assert "in it about 980 steps" in told(500.0, 8)
+    assert "smaller train.batch_size (now 8)" in told(500.0, 8)
+    assert "batch_size" not in told(510.0, 8) + told(500.0, 1)
 
 
 def test_the_estimate_lowers_the_budget_to_the_memory_there_is(tmp_path, monkeypatch):
