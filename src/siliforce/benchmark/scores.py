@@ -69,7 +69,7 @@ class Anchor:
     def score(self, error: float) -> float:
         """Between 0 and 1."""
         room = self.baseline - self.floor
-        return float(np.clip((self.baseline - abs(error)) / room, 0.0, 1.0)) if room else 0.0
+        return float(np.clip((self.baseline - abs(error)) / room, 0.0, 1.0)) + 0.0 if room else 0.0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,36 @@ from siliforce.report.campaign_verdict import verdicts
 from siliforce.report.page import fill
 
 REPORT = "report.html"
+SCORES = "scores.csv"
 
 
 def write_campaign_report(opened: Opened, out: str | Path | None = None) -> Path:
-    """Write the report of what a campaign's folder holds; unfinished campaigns have one too."""
+    """Write the report of what a campaign's folder holds; unfinished campaigns have one too.
+
+    The scores and what they were made of are written into the folder as a table as well.
+    """
+    found = findings(opened)
+    write_atomic(opened.shop.root / SCORES, scores_csv(found))
     path = Path(out) if out is not None else opened.shop.root / REPORT
-    return write_atomic(path, render_campaign(findings(opened)))
+    return write_atomic(path, render_campaign(found))
+
+
+def scores_csv(found: Findings) -> str:
+    """One row for every score of every potential, with the metric that it was made of."""
+    units = {
+        (name, a.quantity, a.split): a.unit for name, all_ in found.anchors.items() for a in all_
+    }
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(
+        ["model", "material", "seed", "quantity", "split", "value", "unit", "score", "note"]
+    )
+    for s in found.scores:
+        unit = units.get((s.material, s.quantity, s.split), "")
+        table.writerow(
+            [s.label, s.material, s.seed, s.quantity, s.split, s.error, unit, s.score, s.note]
+        )
+    return text.getvalue()
 
 
 def render_campaign(found: Findings) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from siliforce.report.campaign import render_campaign
+from siliforce.report.campaign import render_campaign, scores_csv
 from siliforce.report.campaign_verdict import verdicts
 from siliforce.report.radar import radar
 from tests.unit.report.synthetic import synthetic
@@ -31,6 +33,21 @@ def test_the_page_is_complete_and_needs_no_network(page: str) -> None:
         assert f'id="{link}"' in page
     body = page.partition("<body>")[2].partition("<script>")[0]
     assert not re.search(r"\bnan\b", body)
+
+
+def test_every_score_stands_in_the_table() -> None:
+    found = synthetic(models=FEW, materials=("one",))
+    rows = list(csv.DictReader(io.StringIO(scores_csv(found))))
+    assert len(rows) == len(found.scores) > 0
+    anchors = {(a.quantity, a.split): a for a in found.anchors["one"]}
+    scored = [row for row in rows if row["value"] and row["score"]]
+    assert {row["model"] for row in scored} == set(FEW)
+    for row in scored:
+        anchor = anchors[row["quantity"], row["split"]]
+        assert row["unit"] == anchor.unit
+        assert anchor.score(float(row["value"])) == pytest.approx(float(row["score"]))
+    for row in rows:
+        assert row["value"] or row["note"]
 
 
 def test_its_tags_are_balanced(page: str) -> None:
