@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -112,14 +113,15 @@ class Workshop:
         task: Task = job.payload
         try:
             finished = KINDS[task.kind](self, task, job.key)
-        except (Interrupted, JobFailed, DiskFullError):
+        except (Interrupted, JobFailed, DiskFullError, OSError):
             raise
         except SiliforceError as error:
             raise JobFailed(str(error)) from error
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise JobFailed(f"out of memory, with the smallest batch too: {error}") from error
+        except Exception as error:  # one job must not end the night of all others
+            reason = f"unexpected {type(error).__name__}, a defect of siliforce: {error}"
+            if is_out_of_memory(error):
+                reason = f"out of memory, with the smallest batch too: {error}"
+            raise JobFailed(reason, traceback.format_exc()) from error
         for result in finished.results:
             result.model = task.variant.label
         finished.results = [result.checked() for result in finished.results]

@@ -112,7 +112,8 @@ class PotentialForces:
         self, member: Potential, graph: Graph, stress: bool, systems: tuple[int, int] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         local = narrowed(graph, member.cutoff, member.model.needs, member.dtype, systems)
-        found: Prediction = member(local, forces=True, stress=stress)
+        with torch.no_grad():  # else a direct model's answer would keep its graph
+            found: Prediction = member(local, forces=True, stress=stress)
         assert found.forces is not None
         tensor = found.energy.new_zeros(0, 3, 3) if found.stress is None else found.stress.double()
         return found.energy.double(), found.forces.double(), tensor

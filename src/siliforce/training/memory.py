@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed, on a GPU or in main memory."""
     if isinstance(error, torch.OutOfMemoryError):
         return True

@@ -226,6 +226,24 @@ def test_a_failed_training_fails_what_needs_it_and_scores_nothing(
     assert again.shop.folder.done_keys() == set()
 
 
+def test_a_defect_in_one_job_leaves_the_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siliforce.benchmark import tasks
+
+    def broken(shop: Workshop, task: tasks.Task, key: str) -> tasks.Finished:
+        raise RuntimeError("Can't call numpy()")
+
+    monkeypatch.setitem(tasks.KINDS, "eos", broken)
+    one = {"name": "schnet", "preset": "tiny", "cutoff": 4.0}
+    opened, _ = run_campaign(miniature(models=[one], studies={}), tmp_path)
+    folder = opened.shop.folder
+    lost = {job.key for job in opened.jobs if job.payload.kind == "eos"}
+    assert folder.failed_keys() == lost
+    assert folder.done_keys() == {job.key for job in opened.jobs} - lost
+    assert "unexpected RuntimeError, a defect of siliforce" in folder.reason(lost.pop())
+
+
 def test_memory_that_does_not_suffice_halves_the_batch() -> None:
     tried: list[int] = []
     notes: list[str] = []

@@ -55,6 +55,17 @@ def test_a_batch_equals_its_members_one_by_one(thermostat):
         np.testing.assert_allclose(run.frames[-1].positions, alone.frames[-1].positions, atol=1e-9)
 
 
+@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
+def test_models_that_predict_forces_directly_run_too(ensemble):
+    potential = toy_potential(model=DirectMorse)
+    assert any(p.requires_grad for p in potential.parameters())
+    runs = run_batch(potential, mixture(), SHORT.model_copy(update={"ensemble": ensemble}))
+    for run in runs:  # the toy's forces are no gradient: its energy may drift
+        assert run.failure is None or run.failure.reason == "energy drift"
+        assert run.steps > 10
+        assert np.isfinite(run.log["conserved"]).all()
+
+
 def test_one_configuration_gives_every_run_a_seed_of_its_own():
     runs = run_batch(toy_potential(), [crystal((1, 1, 1))] * 2, SHORT)
     assert [r.config.seed for r in runs] == [0, 1]
