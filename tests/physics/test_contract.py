@@ -18,6 +18,8 @@ from torch import Tensor
 
 from siliforce.errors import ConfigError
 from siliforce.potential import Potential, Prediction
+from siliforce.simulation.batched import run_batch
+from siliforce.simulation.md import MDConfig
 from siliforce.species import Species
 from tests.cases import ATOMIC_ENERGIES, CASES, Case, build_potential, graph_of, shared_potential
 from tests.structures import STRUCTURES, SYMBOLS, isolated
@@ -430,6 +432,16 @@ def test_overfits_four_structures(case: Case) -> None:
 
 
 # -- files, species, compiler -----------------------------------------------------------------
+
+
+@each_case
+def test_moves_atoms_of_several_systems(case: Case) -> None:
+    """A random potential heats, so runs may end; they do not stumble."""
+    config = MDConfig(temperature=50, timestep=0.2, equilibration=0.0006, production=0.0008)
+    structures = [STRUCTURES["crystal"](), STRUCTURES["two_species"]()]
+    for run in run_batch(shared_potential(case, torch.float64), structures, config):
+        assert run.steps == config.total_steps or run.failure is not None
+        assert np.isfinite(run.log["conserved"]).all()
 
 
 @each_dtype
