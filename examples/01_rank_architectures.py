@@ -28,11 +28,12 @@ for name in names:
     )
     result = evaluate(run.potential(), recorded_sets(run.run_dir)["test"])
     forces, energy = result.metric("forces_mae"), result.metric("energy_mae")
-    ranking.append((forces.value, forces, energy, name, run.n_parameters))
+    ranking.append((forces, energy, name, run.n_parameters))
 
-for _, forces, energy, name, parameters in sorted(ranking):
+for forces, energy, name, parameters in sorted(ranking, key=lambda row: row[0].value):
+    few = forces.low is None  # frames, too few for an interval
+    interval = "" if few else f" [{forces.low:.1f}, {forces.high:.1f}]"
     print(
-        f"{name:12s} {parameters:>9,} parameters   forces {forces.value:6.1f} "
-        f"[{forces.low:.1f}, {forces.high:.1f}] {forces.unit}   "
-        f"energy {energy.value:6.2f} {energy.unit}"
+        f"{name:12s} {parameters:>9,} parameters   forces {forces.value:6.1f}{interval} "
+        f"{forces.unit}   energy {energy.value:6.2f} {energy.unit}"
     )

@@ -8,11 +8,10 @@ Student's t over the replicas; watch also how long the volume takes to settle (`
 
 import sys
 
-import numpy as np
 from ase.io import read
-from scipy.stats import t as student
 
 from siliforce import Potential
+from siliforce.benchmark.estimate import over_seeds
 from siliforce.simulation.batched import run_batch
 from siliforce.simulation.md import MDConfig
 
@@ -43,7 +42,6 @@ for t in temperatures:
         if run.failure is not None:
             print(f"{t} K, seed {run.config.seed}: {run.failure}")
     if len(stretch) > 1:
-        spread = (
-            student.ppf(0.975, len(stretch) - 1) * np.std(stretch, ddof=1) / len(stretch) ** 0.5
-        )
-        print(f"{t} K: lengths {100 * np.mean(stretch):+.3f} +- {100 * spread:.3f} %")
+        found = over_seeds(stretch)
+        half = found.high - found.mean
+        print(f"{t} K: lengths {100 * found.mean:+.3f} +- {100 * half:.3f} %")
