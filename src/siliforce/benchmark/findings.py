@@ -22,7 +22,7 @@ class Findings:
         anchors: by material.
         about: by material: facts in words, name and text.
         scores: of the baselines.
-        standings: models from best to worst.
+        standings: models from best to worst, then those that are not finished.
         plan: expected and true cost; None if it was not kept.
         configuration: the campaign's file.
     """
@@ -40,13 +40,18 @@ class Findings:
     def __post_init__(self) -> None:
         found = [s for e in self.ranked for s in scores(e, self.anchors.get(e.material, ()))]
         object.__setattr__(self, "scores", found)
-        object.__setattr__(self, "standings", standings(found))
+        object.__setattr__(self, "standings", standings(found, self.unfinished))
         object.__setattr__(self, "correlations", correlations(self.entries, found))
 
     @property
     def ranked(self) -> list[Entry]:
         """Baselines of every model."""
         return baselines(self.entries)
+
+    @property
+    def unfinished(self) -> set[str]:
+        """Models of which jobs are to come."""
+        return {entry.label for entry in self.ranked if entry.unfinished}
 
     @property
     def labels(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,15 @@ class Standing:
     """A model's place.
 
     Attributes:
-        rank: 1 is best; models that cannot be told from the first of their group share it.
+        rank: 1 is best; models that cannot be told from the first of their group share it. None
+            while parts of its measurements are to come.
         total: mean over quantities, domains and materials.
         domains: the same for `id` and `ood` alone.
         missing: quantities that others have and this one has not.
     """
 
     label: str
-    rank: int
+    rank: int | None
     total: Estimate
     domains: dict[str, Estimate]
     missing: list[str]
@@ -60,16 +61,20 @@ def mean_scores(
     return table
 
 
-def standings(scores: Sequence[Score]) -> list[Standing]:
-    """Models from best to worst; ties share a rank."""
+def standings(scores: Sequence[Score], unfinished: Container[str] = ()) -> list[Standing]:
+    """Models from best to worst; ties share a rank, `unfinished` ones follow without one."""
     totals = {label: _total(scores, label) for label in dict.fromkeys(s.label for s in scores)}
     known = {(s.material, s.domain, s.quantity) for s in scores if s.score is not None}
-    order = sorted((x for x in totals if totals[x] is not None), key=lambda x: -_of(totals, x).mean)
+    measured = [label for label in totals if totals[label] is not None]
+    order = sorted(measured, key=lambda x: (x in unfinished, -_of(totals, x).mean))
     found: list[Standing] = []
-    leader, rank = None, 0
+    leader: Estimate | None = None
+    rank: int | None = None
     for place, label in enumerate(order, start=1):
         total = _of(totals, label)
-        if leader is None or not leader.tied(total):
+        if label in unfinished:
+            rank = None
+        elif leader is None or not leader.tied(total):
             leader, rank = total, place
         own = {
             (s.material, s.domain, s.quantity)

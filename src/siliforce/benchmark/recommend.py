@@ -79,7 +79,7 @@ def recommend(found: Findings, needs: Needs) -> list[Choice]:
     scores = [s for s in found.scores if s.material == (needs.material or s.material)]
     if needs.ood:
         scores = [s for s in scores if s.domain == "ood"]
-    placed = standings(scores)
+    placed = standings(scores, found.unfinished)
     if not placed:
         raise DataError("nothing is scored yet: run the campaign first (siliforce benchmark)")
     judged = []
@@ -92,10 +92,13 @@ def recommend(found: Findings, needs: Needs) -> list[Choice]:
             low, high = max(standing.total.low, 0.0), min(standing.total.high, 1.0)
             between = f" ({low:.2f} to {high:.2f} over seeds)"
         tied = [s.label for s in placed if s.rank == standing.rank and s is not standing]
-        if tied:
+        if standing.rank is None:
+            against.append("its measurements are not finished (siliforce benchmark goes on)")
+        elif tied:
             reasons.append(f"its score cannot be told from that of {', '.join(tied)}")
         reasons.insert(0, f"score {standing.total.mean:.2f}{between}{where}")
-        judged.append((bool(against), standing.rank, seconds, standing, against + reasons))
+        order = len(placed) if standing.rank is None else standing.rank
+        judged.append((bool(against), order, seconds, standing, against + reasons))
     judged.sort(key=lambda j: (j[0], j[1], j[2] if j[2] is not None else np.inf))
     choices = []
     for place, (unfit, _, seconds, standing, reasons) in enumerate(judged, start=1):

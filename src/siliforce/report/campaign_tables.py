@@ -27,12 +27,16 @@ def ranking(found: Findings) -> Table:
     columns += [(f"EF OOD{_of(m, materials)}", "eV/atom + eV/Å") for m in materials]
     columns += [("energy + forces", "µs/atom"), ("parameters", "")]
     shared = [s.rank for s in found.standings]
+    last = len(shared) + 1
     rows = []
     for standing in found.standings:
         own = found.of(standing.label)
         tie = "=" if shared.count(standing.rank) > 1 else ""
+        place = Cell("–", last, "not finished")
+        if standing.rank is not None:
+            place = Cell(f"{standing.rank}{tie}", standing.rank)
         row = [
-            Cell(f"{standing.rank}{tie}", standing.rank),
+            place,
             Cell(
                 _named(standing.label, own), standing.label, style=style_of(found, standing.label)
             ),

@@ -36,7 +36,7 @@ def verdicts(found: Findings) -> list[ModelVerdict]:
     for standing in found.standings:
         score = standing.total.mean
         grade = "good" if score >= GOOD else "fair" if score >= FAIR else "poor"
-        sentences = []
+        sentences = [] if standing.rank else ["Not ranked: parts of its measurements are to come."]
         for material in found.materials:
             own = found.of(standing.label, material)
             parts = [p for p in (*_dynamics(own), *_volumes(own), _gap(own)) if p]

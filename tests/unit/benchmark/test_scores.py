@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from siliforce.benchmark.collect import Entry
+from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.graph import digest
 from siliforce.benchmark.ranking import (
     Estimate,
@@ -31,6 +32,7 @@ from siliforce.data import Dataset
 from siliforce.errors import DataError
 from siliforce.indicators.base import Metric, Result
 from siliforce.indicators.eos import fit_birch_murnaghan
+from siliforce.report.campaign_verdict import verdicts
 from tests.unit.report.synthetic import synthetic
 
 
@@ -129,6 +131,20 @@ def test_ties_are_shown_as_ties() -> None:
     one = standings([s for n, e in errors.items() for s in scores(entry(n, 0, e[0]), fixed)])
     assert [s.rank for s in one] == [1, 2, 3]
     assert one[0].total.low is None
+
+
+def test_what_is_not_finished_has_no_rank() -> None:
+    fixed = [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]
+    errors = {"half": 0.1, "best": 0.2, "next": 0.5}
+    entries = [entry(label, 0, error) for label, error in errors.items()]
+    entries[0].unfinished.append("eos")
+    found = Findings("c", entries, {"m": fixed})
+    ranks = [(standing.label, standing.rank) for standing in found.standings]
+    assert ranks == [("best", 1), ("next", 2), ("half", None)]
+    assert "Not ranked" in verdicts(found)[2].sentences[0]
+    last = recommend(found, Needs(100, 1.0, 300.0))[-1]
+    assert (last.label, last.rank) == ("half", None)
+    assert "not finished" in last.reasons[0]
 
 
 def test_intervals_over_seeds_are_students() -> None:
