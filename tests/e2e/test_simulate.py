@@ -67,6 +67,19 @@ def test_dynamics_of_replicas(call):
     assert "holds other runs" in err
 
 
+def test_lengths_of_the_cell_are_kept_where_they_differ(call):
+    words = ("md", "cu.safetensors", "cu.cif", "--time", "0.1", "--timestep", "2", "--out", "film")
+    code, out, err = call(*words, "--ensemble", "npt", "--coupling", "z", "--json")
+    assert code == 0, err
+    values = {m["name"]: m["value"] for m in json.loads(out)["metrics"]}
+    assert values["a_mean"] == values["b_mean"] == pytest.approx(read("cu.cif").cell.lengths()[0])
+    assert values["c_mean"] != values["a_mean"]
+    assert "Length c of the cell" in Path("film/plot.html").read_text()
+    code, _, err = call(*words, "--coupling", "z")
+    assert code == 2
+    assert "coupling z is for ensemble npt, not nvt" in err
+
+
 def test_paper_protocol_takes_no_option_that_it_fixes(call):
     code, _, error = call("md", "cu.safetensors", "cu.vasp", "--paper", "--timestep", "1")
     assert code == 2

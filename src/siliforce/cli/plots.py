@@ -66,6 +66,7 @@ def dynamics_page(path: Path, results: Sequence[Result]) -> Path:
         ("drift", "Conserved energy", "change (meV/atom)", 1.0, 0.0),
         ("potential", "Potential energy", "change (meV/atom)", 1.0, None),
         ("volume", "Volume", "volume (Å³)", 1.0, None),
+        *((name, f"Length {name} of the cell", f"{name} (Å)", 1.0, None) for name in "abc"),
         ("pressure", "Pressure", "pressure (GPa)", EV_PER_A3_IN_GPA, config["pressure"]),
         ("min_distance", "Shortest distance", "distance (Å)", 1.0, None),
         ("novelty", "Distance from the training environments", "1 at their edge", 1.0, 1.0),

@@ -43,6 +43,9 @@ def simulate_md(
     ensemble: Annotated[str, typer.Option(help="nvt, nve or npt")] = "nvt",
     thermostat: Annotated[str, typer.Option(help="bussi, nose-hoover or langevin")] = "bussi",
     pressure: Annotated[float, typer.Option(help="GPa, for npt")] = 0.0,
+    coupling: Annotated[
+        str, typer.Option(help="How an npt cell may change: isotropic, axes, z or free.")
+    ] = "isotropic",
     replicas: Annotated[int, typer.Option(min=1, help="Runs with seeds of their own.")] = 1,
     supercell: Supercell = "1",
     seed: Annotated[int, typer.Option(help="Of the first replica.")] = 0,
@@ -77,6 +80,7 @@ def simulate_md(
                 "ensemble": ensemble,
                 "thermostat": thermostat,
                 "pressure": pressure,
+                "coupling": coupling,
                 "seed": seed,
             },
             "md",
@@ -96,7 +100,7 @@ def _refuse_beside_paper(context: typer.Context) -> None:
     """The benchmark's protocol fixes these; an option that would do nothing is an error."""
     from siliforce.errors import ConfigError
 
-    fixed = ("time", "timestep", "equilibration", "ensemble", "thermostat", "pressure")
+    fixed = ("time", "timestep", "equilibration", "ensemble", "thermostat", "pressure", "coupling")
     sources = {name: context.get_parameter_source(name) for name in fixed}
     given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
     if given:

@@ -28,6 +28,15 @@ from siliforce.units import EV_PER_A3_IN_GPA
 
 RDF_CUTOFF, RDF_BIN = 6.0, 0.05
 
+AVERAGED = {
+    "pressure": ("GPa", EV_PER_A3_IN_GPA),
+    "volume": ("Å³", 1.0),
+    **dict.fromkeys("abc", ("Å", 1.0)),
+}
+"""Columns of the log whose mean is a metric, where they are there: unit and factor."""
+SHOWN = (*AVERAGED, "spread", "novelty")
+"""Columns that are drawn, where they are there."""
+
 
 def dynamics(
     source: Source,
@@ -149,7 +158,7 @@ def _averages(run: MDRun) -> list[Metric]:
         "temperature_std": (temperature.std(ddof=1) if enough else np.nan, "K"),
         "energy_drift": (run.drift() if enough else np.nan, "meV/atom/ps"),
     }
-    for name, unit, factor in (("pressure", "GPa", EV_PER_A3_IN_GPA), ("volume", "Å³", 1.0)):
+    for name, (unit, factor) in AVERAGED.items():
         if name in run.log:
             mean = factor * run.production(name).mean() if enough else np.nan
             values[f"{name}_mean"] = (mean, unit)
@@ -188,7 +197,7 @@ def _curves(run: MDRun) -> dict[str, Any]:
         "min_distance": run.log["min_distance"],
         "production_start": run.config.equilibration,
         "rdf": radial_distribution(run.frames),
-        **{n: run.log[n] for n in ("pressure", "volume", "spread", "novelty") if n in run.log},
+        **{name: run.log[name] for name in SHOWN if name in run.log},
     }
 
 

@@ -233,6 +233,9 @@ class Batch:
             pressure = virial_pressure(state) + 2 * kinetic / (3 * state.volume)
             columns["pressure"] = pressure.cpu().numpy()
             columns["volume"] = state.volume.cpu().numpy()
+            if self.config.coupling != "isotropic":
+                lengths = torch.linalg.vector_norm(state.cell, dim=2).cpu().numpy()
+                columns |= dict(zip("abc", lengths.T, strict=True))
         if state.spread is not None:
             columns["spread"] = state.spread.cpu().numpy()
         novelty = self.forces.novelty(state)

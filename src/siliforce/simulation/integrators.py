@@ -271,50 +271,96 @@ class NoseHooverChain(Thermostat):
 
 
 class CellRescaling:
-    """Stochastic cell rescaling: isotropic, with the right fluctuations of the volume.
+    """Stochastic cell rescaling, with the right fluctuations of the cell.
 
-    First order in time, `dV ~ (P - P0)` and noise, integrated in the square root of the volume.
-    The compressibility only sets the speed together with `tau_pressure`. The centre of mass,
-    which rests, enters the kinetic pressure with its mean.
+    First order in time: in every step cell and atoms are strained by `exp(E)`, where
+
+        E = c (P - P0) dt + sqrt(2 c kT / V) dW,    c = compressibility / (3 tau_pressure),
+
+    projected on the strains that `coupling` allows; P is the pressure as a tensor. Compressibility
+    and `tau_pressure` set only the speed. As the noise shrinks with growing volume, the drift has
+    no term in kT, and the cell is distributed as `exp(-(H + P0 V) / kT)` over the lengths that may
+    change. The centre of mass, which rests, enters the kinetic pressure with its mean.
 
     Reference:
-        Bernetti and Bussi, J. Chem. Phys. 153, 114107 (2020).
+        Bernetti and Bussi, J. Chem. Phys. 153, 114107 (2020), which this is where isotropic; with
+        a tensor Del Tatto, Raiteri, Bernetti and Bussi, Appl. Sci. 12, 1139 (2022).
     """
 
     def __init__(self, config: MDConfig, state: State) -> None:
-        self.rate = config.compressibility / ase.units.GPa / (config.tau_pressure * ase.units.fs)
+        speed = config.compressibility / ase.units.GPa / (config.tau_pressure * ase.units.fs)
+        self.rate, self.allowed = speed / 3, COUPLINGS[config.coupling]
         state.own.setdefault("work", np.zeros(state.n_systems))
 
     def rescale(self, state: State, step: float) -> tuple[Tensor, Tensor]:
-        """Scale cell, positions and momenta; returns virial pressure before and change of volume.
+        """Strain cell, positions and momenta.
 
-        With `L = sqrt(V)`: `dL = -(rate L / 2) (P0 - P - kT/2V) dt + sqrt(rate kT / 2) dW`.
+        Returns:
+            The strain, and volume times stress before it, both (b, 3, 3).
         """
-        kT, volume, virial = ase.units.kB * state.temperature, state.volume, virial_pressure(state)
-        before = state.kinetic()
-        pressure = virial + (2 * before + 3 * kT) / (3 * volume)
-        noise = torch.tensor([rng.standard_normal() for rng in state.rng], dtype=torch.float64)
-        drive = state.pressure - pressure - 0.5 * kT / volume
-        root = volume.sqrt() * (1 - 0.5 * self.rate * step * drive)
-        root = root + (0.5 * kT * self.rate * step).sqrt() * noise.to(volume.device)
-        # A larger change in one step is a runaway, and is left to the judge.
-        scale = (root.square() / volume).clamp(0.5, 2.0) ** (1 / 3)
-        state.cell = state.cell * scale[:, None, None]
-        state.positions = state.positions * scale[state.system_index, None]
-        state.momenta = state.momenta / scale[state.system_index, None]
-        change = state.volume - volume
-        work = state.kinetic() - before + state.pressure * change
+        assert state.stress is not None
+        kT, volume, before = ase.units.kB * state.temperature, state.volume, state.kinetic()
+        pairs = state.momenta[:, :, None] * state.momenta[:, None] / state.masses[:, None, None]
+        resting = torch.diag_embed(kT[:, None].expand(-1, 3))
+        pressure = (state.total(pairs) + resting) / volume[:, None, None] - state.stress
+        target = torch.diag_embed(state.pressure[:, None].expand(-1, 3))
+        drawn = np.stack([rng.standard_normal((3, 3)) for rng in state.rng])
+        width = (2 * self.rate * step * kT / volume).sqrt()[:, None, None]
+        strain = self.rate * step * (pressure - target) + width * torch.from_numpy(drawn).to(width)
+        # A larger strain in one step is a runaway, and is left to the judge.
+        strain = self.allowed(strain).clamp(-0.2, 0.2)
+        virial = state.stress * volume[:, None, None]
+        stretch = torch.linalg.matrix_exp(strain)
+        shrink = torch.linalg.matrix_exp(-strain)
+        state.cell = state.cell @ stretch
+        state.positions = _each(state.positions, stretch[state.system_index])
+        state.momenta = _each(state.momenta, shrink[state.system_index])
+        work = state.kinetic() - before + state.pressure * (state.volume - volume)
         state.own["work"] = state.own["work"] + work.cpu().numpy()
-        return virial, change
+        return strain, virial
 
-    def account(self, state: State, virial: Tensor, change: Tensor) -> None:
-        """Add the work on the potential energy, known once the new virial is."""
-        work = -0.5 * (virial + virial_pressure(state)) * change
-        state.own["work"] = state.own["work"] + work.cpu().numpy()
+    def account(self, state: State, strain: Tensor, virial: Tensor) -> None:
+        """Add the work on the potential energy, known once the new stress is."""
+        assert state.stress is not None
+        mean = 0.5 * (virial + state.stress * state.volume[:, None, None])
+        state.own["work"] = state.own["work"] + (mean * strain).sum((1, 2)).cpu().numpy()
 
     def energy(self, state: State) -> np.ndarray:
         """What it adds to the conserved energy, (b,), eV."""
         return (state.pressure * state.volume).cpu().numpy() - state.own["work"]
+
+
+def _each(vectors: Tensor, matrices: Tensor) -> Tensor:
+    """Rows times their matrices: (n, 3), (n, 3, 3) -> (n, 3)."""
+    return (vectors[:, None] @ matrices)[:, 0]
+
+
+def _isotropic(strain: Tensor) -> Tensor:
+    mean = torch.diagonal(strain, dim1=1, dim2=2).mean(dim=1)
+    return torch.diag_embed(mean[:, None].expand(-1, 3))
+
+
+def _axes(strain: Tensor) -> Tensor:
+    return torch.diag_embed(torch.diagonal(strain, dim1=1, dim2=2))
+
+
+def _z(strain: Tensor) -> Tensor:
+    only = torch.zeros_like(strain)
+    only[:, 2, 2] = strain[:, 2, 2]
+    return only
+
+
+def _free(strain: Tensor) -> Tensor:
+    return 0.5 * (strain + strain.mT)
+
+
+COUPLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "isotropic": _isotropic,
+    "axes": _axes,
+    "z": _z,
+    "free": _free,
+}
+"""Projections (b, 3, 3) on the strains that the barostat may make, by `MDConfig.coupling`."""
 
 
 def virial_pressure(state: State) -> Tensor:
@@ -349,12 +395,12 @@ class Integrator:
         h = self.step_length
         self.thermostat.before(state, h)
         state.momenta = state.momenta + 0.5 * h * state.forces
-        scaled = None if self.barostat is None else self.barostat.rescale(state, h)
+        strained = None if self.barostat is None else self.barostat.rescale(state, h)
         state.positions = state.positions + h * state.momenta / state.masses[:, None]
         evaluate(state)
         state.momenta = state.momenta + 0.5 * h * state.forces
-        if self.barostat is not None and scaled is not None:
-            self.barostat.account(state, *scaled)
+        if self.barostat is not None and strained is not None:
+            self.barostat.account(state, *strained)
         self.thermostat.after(state, h)
 
     def conserved(self, state: State) -> np.ndarray:

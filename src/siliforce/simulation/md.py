@@ -34,6 +34,9 @@ class MDConfig(BaseModel):
     thermostat: Literal["bussi", "nose-hoover", "langevin"] = "bussi"
     temperature: float = Field(300.0, gt=0, description="K")
     pressure: float = Field(0.0, description="GPa, npt only")
+    coupling: Literal["isotropic", "axes", "z", "free"] = Field(
+        "isotropic", description="how an npt cell may change: its size, along x, y, z, along z, all"
+    )
     timestep: float = Field(1.0, gt=0, description="fs")
     equilibration: float = Field(0.5, ge=0, description="ps, always with the thermostat")
     production: float = Field(1.0, gt=0, description="ps")
@@ -52,6 +55,8 @@ class MDConfig(BaseModel):
     def _consistent(self) -> MDConfig:
         if self.protocol == "paper" and (self.ensemble, self.thermostat) != ("nvt", "nose-hoover"):
             raise ValueError("protocol paper is ensemble nvt with thermostat nose-hoover")
+        if self.coupling != "isotropic" and self.ensemble != "npt":
+            raise ValueError(f"coupling {self.coupling} is for ensemble npt, not {self.ensemble}")
         return self
 
     @classmethod
@@ -103,8 +108,9 @@ class MDRun:
         log: `time` (ps), `temperature` (K, over 3N-3 degrees of freedom), `potential`,
             `kinetic`, `conserved` (eV), `min_distance` (Å; NaN if beyond the search),
             `production` (0 or 1); where there is a stress `pressure` (eV/Å³, with the kinetic
-            part) and `volume` (Å³); of ensembles `spread` (largest over the atoms, eV/Å); where
-            the training environments are known `novelty` (largest over the atoms, 1 at their edge).
+            part) and `volume` (Å³), of npt runs that are not isotropic `a`, `b`, `c` (Å); of
+            ensembles `spread` (largest over the atoms, eV/Å); where the training environments are
+            known `novelty` (largest over the atoms, 1 at their edge).
         frames: during production, with momenta.
         failure: None if the run reached its end.
         wall: s; of a batch each run carries the share of its atoms.

@@ -93,6 +93,97 @@ def test_ideal_gas_has_its_volume_and_its_fluctuations():
     assert found.std() == pytest.approx(expected / np.sqrt(n + 1), rel=0.05)
 
 
+class ElasticBox:
+    """A gas in a box whose walls cost `kT/2 sum K_ij eta_ij^2`, eta the Green-Lagrange strain."""
+
+    n, temperature, side = 6, 500.0, 10.0
+    stiffness = torch.tensor([[150.0, 90, 60], [90, 200, 120], [60, 120, 260]]).double()
+
+    def __init__(self, coupling: str, steps: int) -> None:
+        random = np.random.default_rng(0).random((self.n, 3))
+        atoms = Atoms("He" * self.n, positions=self.side * random, pbc=True)
+        atoms.set_cell(np.eye(3) * self.side)
+        self.kT = ase.units.kB * self.temperature
+        self.p0 = (self.n + 1) * self.kT / self.side**3
+        config = MDConfig(
+            ensemble="npt", coupling=coupling, temperature=self.temperature, timestep=5.0, tau=25.0,
+            pressure=self.p0 / ase.units.GPa, tau_pressure=100.0, compressibility=1.0,
+        )  # fmt: skip
+        state = started(atoms, config, 96)
+        self(state)
+        integrator, origin, seen = Integrator(config, state, production=True), None, []
+        for step in range(steps):
+            integrator.step(state, self)
+            origin = integrator.conserved(state) if origin is None else origin
+            if step >= 200 and step % 4 == 0:
+                seen.append((state.cell / self.side).numpy())
+        self.cells = np.stack(seen)
+        self.drift = np.abs(integrator.conserved(state) - origin).max()
+
+    def walls(self, deformation: torch.Tensor) -> torch.Tensor:
+        """Energy over kT, (..., 3, 3) -> (...)."""
+        eta = 0.5 * (deformation @ deformation.mT - torch.eye(3).double())
+        return 0.5 * (self.stiffness * eta.square()).sum((-1, -2))
+
+    def __call__(self, state: State) -> None:
+        strain = torch.zeros_like(state.cell, requires_grad=True)
+        energy = self.kT * self.walls(state.cell / self.side @ (torch.eye(3).double() + strain))
+        (slope,) = torch.autograd.grad(energy.sum(), strain)
+        state.stress = 0.5 * (slope + slope.mT) / state.volume[:, None, None]
+        state.energy, state.forces = energy.detach(), torch.zeros_like(state.positions)
+
+    def weight(self, deformation: torch.Tensor) -> torch.Tensor:
+        """Log of the density at fixed pressure, over the lengths of the box."""
+        volume = torch.linalg.det(deformation)
+        gas = self.n * volume.log() - self.p0 * self.side**3 / self.kT * volume
+        return gas - self.walls(deformation)
+
+
+@pytest.mark.parametrize("coupling", ["axes", "z"])
+def test_lengths_of_the_box_have_their_distribution(coupling):
+    box = ElasticBox(coupling, 1400)
+    points = torch.linspace(0.6, 1.4, 121).double()
+    one = torch.ones(1).double()
+    axes = (one, one, points) if coupling == "z" else (points, points, points)
+    lengths = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    weight = torch.softmax(box.weight(torch.diag_embed(lengths)), 0)[:, None]
+    mean = (weight * lengths).sum(0)
+    width = (weight * (lengths - mean).square()).sum(0).sqrt()
+    found = np.diagonal(box.cells, axis1=2, axis2=3)
+    assert np.abs(box.cells[..., ~np.eye(3, dtype=bool)]).max() == 0
+    np.testing.assert_allclose(found.mean((0, 1)), mean, atol=0.005)
+    np.testing.assert_allclose(found.std((0, 1)), width, rtol=0.06, atol=1e-12)
+    assert box.drift < 0.1 * box.kT * box.n
+
+
+def test_a_free_box_has_its_distribution_of_lengths_and_angles():
+    box = ElasticBox("free", 1400)
+    # Up to a rotation a cell is a lower triangle T. The density over its nine components is
+    # weight det^-2, and taking the rotation out has the Jacobian T_11^2 T_22.
+    rng = np.random.default_rng(1)
+    lower = np.tril_indices(3)
+    drawn = rng.normal(scale=0.17, size=(400_000, 6))
+    triangle = np.zeros((len(drawn), 3, 3))
+    triangle[:, lower[0], lower[1]] = drawn
+    triangle += np.eye(3)
+    diagonal = np.diagonal(triangle, axis1=1, axis2=2)
+    keep = (diagonal > 0.1).all(1)
+    drawn, triangle, diagonal = drawn[keep], triangle[keep], diagonal[keep]
+    measure = 2 * np.log(diagonal[:, 0]) + np.log(diagonal[:, 1]) - 2 * np.log(diagonal).sum(1)
+    log = box.weight(torch.from_numpy(triangle)).numpy() + measure
+    log += 0.5 * np.square(drawn / 0.17).sum(1)
+    weight = np.exp(log - log.max())
+    weight /= weight.sum()
+    metric = triangle @ triangle.transpose(0, 2, 1)
+    found = box.cells @ np.swapaxes(box.cells, -1, -2)
+    for i, j in zip(*lower, strict=True):
+        mean = weight @ metric[:, i, j]
+        width = np.sqrt(weight @ (metric[:, i, j] - mean) ** 2)
+        assert found[..., i, j].mean() == pytest.approx(mean, abs=0.012)
+        assert found[..., i, j].std() == pytest.approx(width, rel=0.06)
+    assert box.drift < 0.1 * box.kT * box.n
+
+
 @pytest.mark.parametrize("kind", ["nve", "bussi", "nose-hoover"])
 def test_steps_are_those_of_ase(kind):
     potential = toy_potential()
