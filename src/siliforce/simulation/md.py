@@ -19,6 +19,10 @@ CLOSEST_START = 0.5
 """Two atoms closer than this (Å) at the start are an error of the input."""
 
 
+def _is_default(coupling: str) -> bool:
+    return coupling == "isotropic"
+
+
 class MDConfig(BaseModel):
     """One run: an equilibration with thermostat (and barostat), then production.
 
@@ -35,7 +39,9 @@ class MDConfig(BaseModel):
     temperature: float = Field(300.0, gt=0, description="K")
     pressure: float = Field(0.0, description="GPa, npt only")
     coupling: Literal["isotropic", "axes", "z", "free"] = Field(
-        "isotropic", description="how an npt cell may change: its size, along x, y, z, along z, all"
+        "isotropic",
+        description="how an npt cell may change: its size, along x, y, z, along z, all",
+        exclude_if=_is_default,  # results that were kept before it was an option stay valid
     )
     timestep: float = Field(1.0, gt=0, description="fs")
     equilibration: float = Field(0.5, ge=0, description="ps, always with the thermostat")

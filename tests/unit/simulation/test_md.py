@@ -202,3 +202,11 @@ def test_cells_that_cannot_relax_are_refused():
     atoms.pbc = False
     with pytest.raises(ConfigError, match="periodic"):
         relax(atoms, EMT(), cell=True)
+
+
+def test_results_of_isotropic_runs_stay_valid_under_the_newer_option():
+    """Campaigns and folders know their runs by a hash of the settings."""
+    assert "coupling" not in MDConfig().model_dump()
+    axes = MDConfig(ensemble="npt", coupling="axes")
+    assert MDConfig(**axes.model_dump()) == axes
+    assert axes.model_dump_json() != MDConfig(ensemble="npt").model_dump_json()
