@@ -175,7 +175,7 @@ def unfinished(found: Findings) -> list[str]:
     for entry in found.entries:
         for kind in entry.unfinished:
             counts[kind] = counts.get(kind, 0) + 1
-    return [f"{count} of {kind}" for kind, count in counts.items()]
+    return [f"{kind} ({count})" for kind, count in counts.items()]
 
 
 def correlation_table(found: Findings) -> Table | None:

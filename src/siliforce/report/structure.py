@@ -21,7 +21,9 @@ ERRORS = 2.0
 MAX_BANDS = 3
 """With more models than this their bands would hide each other."""
 HEADROOM = 1.2
-"""An energy curve is shown up to this, times the depth of the reference's minimum."""
+"""An energy curve is shown up to this, times the depth of the deepest minimum that is shown."""
+DEEPEST = 2.0
+"""Minima of models are shown down to this, times the depth of the reference's (or 1 eV)."""
 
 NAMES = {"rdf": "g(r)", "adf": "density (mean 1)"}
 AXES = {"rdf": "r (Å)", "adf": "angle (degree)"}
@@ -107,12 +109,12 @@ def energy_curves(entries: Sequence[Shown]) -> Figure:
         legend.append((entry.name, entry.style, "line"))
         near = energy[(truth <= 0) & np.isfinite(energy)]
         lowest = min(lowest, near.min(initial=0.0))
-    depth = max(-lowest, 0.1)
+    depth = max(min(-lowest, DEEPEST * max(-truth.min(), 1.0)), 0.1)
     visible = truth <= HEADROOM * depth
     window = (float(x[visible].min()), float(x[visible].max()))
     room = 0.03 * (window[1] - window[0])
     svg = chart(
-        [_clipped(_between(s, *window), HEADROOM * depth) for s in series],
+        [_between(s, *window) for s in series],
         f"{first.curves['coordinate']} ({unit})",
         "energy from the last point (eV)",
         f"Potential energy curve of {first.dataset}",
@@ -140,12 +142,6 @@ def _between(series: Series, low: float, high: float) -> Series:
     y, bottom, top = (np.asarray(v, dtype=float) for v in (series.y, series.low, series.high))
     some = inside if len(bottom) else slice(0)
     return replace(series, x=x[inside], y=y[inside], low=bottom[some], high=top[some])
-
-
-def _clipped(series: Series, highest: float) -> Series:
-    """Without the points above the chart; the line ends at its edge."""
-    y = np.asarray(series.y, dtype=float)
-    return replace(series, y=np.where(y > highest, np.nan, y))
 
 
 def survival(entries: Sequence[Shown], curve: str = "all") -> Figure:

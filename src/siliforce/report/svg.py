@@ -15,13 +15,16 @@ from typing import Any, Literal
 import numpy as np
 from markupsafe import Markup
 
-from siliforce.report.numbers import MINUS
+from siliforce.report.numbers import MINUS, shown
 
 WIDTH, NARROW = 460, 360
 ASPECT = 0.65
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 30, 44
+EDGE = 5
 MOST_INTERVAL = 2.0
 """A dot chart reaches so many times its largest dot at most; wider intervals are cut off."""
+MOST_SPREAD = 20.0
+"""Dots beyond so many times the median are not drawn; their value stands at the chart's edge."""
 
 
 Kind = Literal["line", "points", "both", "band"]
@@ -178,7 +181,7 @@ def chart(
     for mark in marks:
         if x.low < mark < x.high:
             parts.append(segment(x.place(mark), TOP, x.place(mark), height - BOTTOM, "guide dash"))
-    parts += [_draw(s, x, y) for s in series]
+    parts.append(_window("".join(_draw(s, x, y) for s in series), x, y))
     for k, note in enumerate(notes):
         parts.append(words(LEFT + 10, TOP + 18 + 16 * k, note, "note"))
     attributes = (
@@ -206,7 +209,9 @@ def dot_chart(rows: Sequence[Row], x_label: str, title: str) -> Markup:
     remark_width = 8 + 6.4 * max((len(r.remark) for r in rows), default=0)
     right = min(remark_width, 110)
     values = [v for r in rows for dot in r.dots for v in dot[1:4] if v is not None]
-    largest = max((dot[1] for r in rows for dot in r.dots if dot[1] is not None), default=1.0)
+    dots = np.array([dot[1] for r in rows for dot in r.dots if dot[1] is not None] or [1.0])
+    near = dots[dots <= MOST_SPREAD * np.median(dots)]
+    largest = near.max(initial=0.0)
     values = [v for v in values if v <= MOST_INTERVAL * largest]  # a wide interval is cut off
     x = Axis(0.0, max(values, default=1.0) * 1.06 or 1.0, left, WIDTH - left - right)
     bottom = top + line * len(rows)
@@ -232,6 +237,8 @@ def _dot(dot: tuple[Any, ...], x: Axis, at: float, label: str) -> str:
     name, value, low, high, style = dot
     if value is None:
         return ""
+    if value > x.high:
+        return words(x.start + x.length, at + 4, f"{name} {shown(value)} →".strip(), "remark")
     found = ""
     if low is not None and high is not None:
         ends = [float(x.place(min(max(v, x.low), x.high))) for v in (low, high)]
@@ -273,6 +280,17 @@ def _frame(x: Axis, y: Axis, height: float, x_label: str, y_label: str) -> str:
     parts.append(words(LEFT + x.length / 2, height - 6, x_label, "label middle"))
     parts.append(words(2, 14, y_label, "label"))
     return "".join(parts)
+
+
+def _window(drawn: str, x: Axis, y: Axis) -> str:
+    """What is drawn, cut off where the axes end; dots on an edge are left whole."""
+    left, top = x.start - EDGE, y.start + y.length - EDGE
+    width, height = x.length + 2 * EDGE, 2 * EDGE - y.length
+    box = f"{left:g} {top:g} {width:g} {height:g}"
+    return (
+        f'<svg x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" viewBox="{box}">'
+        f"{drawn}</svg>"
+    )
 
 
 def _labelled_ticks(axis: Axis) -> list[tuple[float, str]]:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from siliforce.benchmark.claims import CLAIMS, NO, OPEN, YES, reproduction_page
+import pytest
+from scipy.stats import fisher_exact
+
+from siliforce.benchmark.claims import CLAIMS, NO, OPEN, UNDECIDED, YES, reproduction_page
+from siliforce.benchmark.collect import Entry
 from siliforce.benchmark.findings import Findings
+from siliforce.indicators.base import Result
 from tests.unit.report.synthetic import synthetic
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -35,8 +40,24 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert found["At 20 % of the data, training EF is below test EF"] == (
         YES, "EF test over training: 1.25 at 20 %, 1.25 at 100 %",
     )  # fmt: skip
-    contacts = "Allegro 2 of 12 runs, others 8 of 108 runs"
-    assert found["Allegro's runs end in close contacts"] == (YES, contacts)
+    chance = fisher_exact([[2, 10], [8, 100]], alternative="greater").pvalue
+    contacts = f"Allegro 2 of 12 runs, others 8 of 108 runs (p = {chance:.2g}, Fisher)"
+    assert chance > 0.05
+    assert found["Allegro's runs end in close contacts"] == (UNDECIDED, contacts)
+
+
+@pytest.mark.parametrize(("failed", "verdict"), [(0, NO), (1, UNDECIDED), (4, YES)])
+def test_close_contacts_of_allegro_are_held_against_chance(failed, verdict) -> None:
+    def runs(label: str, bad: int, count: int) -> Entry:
+        reasons = ["close contact after 1 ps"] * bad + [""] * (count - bad)
+        results = [
+            Result(indicator="dynamics", model=label, split="id:a", metrics=[], failure=reason)
+            for reason in reasons
+        ]
+        return Entry(label, "m", 0, results=results)
+
+    found = Findings("c", [runs("allegro", failed, 4), runs("mace", 9, 40)], {})
+    assert verdicts(found)["Allegro's runs end in close contacts"][0] == verdict
 
 
 def test_the_page_of_the_docs_has_every_claim_and_says_where_it_comes_from() -> None:

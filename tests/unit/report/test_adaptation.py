@@ -33,7 +33,7 @@ def test_page_of_a_study(studied, tmp_path):
     page = write_report(tmp_path).read_text()
     for sentence in studied.provenance["sentences"]:
         assert escape(sentence) in page
-    assert page.count("<svg") == 2
+    assert page.count('<svg class="chart"') == 2
     assert "What it forgets" in page
     assert "run.json is missing" not in page
 

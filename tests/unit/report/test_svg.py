@@ -75,6 +75,25 @@ def test_lines_break_at_gaps_and_the_file_is_valid_xml():
     assert root.get("aria-label") == "title & more"
 
 
+def test_lines_end_where_the_axes_end():
+    svg = chart([Series("a", [0, 1, 2], [0, 500, 1])], "x", "y", "t", y_range=(0.0, 2.0))
+    (box,) = (e for e in ElementTree.fromstring(svg).iter("svg") if e.get("x"))
+    line = next(p for p in box.iter("path") if p.get("data-name") == "a")
+    heights = [float(v) for v in re.findall(r" (-?[\d.]+)(?=L|$)", line.get("d"))]
+    top, height = float(box.get("y")), float(box.get("height"))
+    assert min(heights) < top < max(heights) < top + height
+
+
+def test_dots_far_beyond_the_others_stand_as_numbers_at_the_edge():
+    rows = [
+        Row(n, "", [("OOD", v, None, None, 1)]) for n, v in (("a", 1.0), ("b", 2.0), ("c", 9e4))
+    ]
+    svg = dot_chart(rows, "error", "t")
+    assert svg.count("data-name") == 2
+    assert "OOD 90,000 →" in svg
+    assert 'data-x="0 2.12' in svg
+
+
 def test_logarithmic_abscissa_with_intervals():
     series = Series("a", [10, 100, 1000], [4.0, 2.0, 1.0], 0, "both", low=[3, 1, 1], high=[5, 3, 1])
     svg = chart([series], "samples", "meV", "t", log_x=True)

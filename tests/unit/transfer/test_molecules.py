@@ -100,7 +100,7 @@ def test_demonstration_is_a_result_with_a_page(result, tmp_path) -> None:
     assert few.note == "20 samples"
     assert [row["samples"] for row in again.tables["saved"]] == [5, 20]
     page = write_molecules_page(again, tmp_path / "page.html").read_text()
-    assert page.count("<svg") == 1
+    assert page.count('<svg class="chart"') == 1
     assert "training from scratch with 20 samples" in page
 
 
