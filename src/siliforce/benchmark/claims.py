@@ -258,7 +258,8 @@ def reproduction_page(campaigns: Sequence[Findings]) -> str:
         f"from the results of campaigns; a verdict is {YES}, {NO}, {UNDECIDED} where chance could",
         f"have done it, *{UNTESTABLE}* where none of our data can tell, or *{OPEN}*.",
         "Nothing here was entered by hand, and small presets at small budgets say what these do.",
-        "The whole paper is `siliforce benchmark configs/reproduce/samd23.yaml`, once its data are at hand.",
+        "The whole paper is `siliforce benchmark configs/reproduce/samd23.yaml`, once its data are",
+        "at hand.",
         "",
     ]
     if not campaigns:
