@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from ase.calculators.calculator import kptdensity2monkhorstpack
 from ase.io import read
 
 from siliforce.errors import ConfigError
@@ -157,6 +158,19 @@ def test_an_engine_may_be_a_preset_but_for_some_settings(tmp_path: Path) -> None
     path.write_text(yaml.safe_dump({"name": "x", "engine": engine, "starts": [{"crystal": "Si"}]}))
     expected = {"engine": "gpaw", "python": "p", "settings": {"ecut": 700, "maxiter": 9}}
     assert load_protocol(path).engine == expected
+
+
+@pytest.mark.parametrize("name", ["hfo-eos", "sin-eos"])
+def test_energy_volume_scans_keep_one_mesh_per_phase(name: str) -> None:
+    """A mesh that changes within a scan makes a jump in its energies."""
+    protocol = load_protocol(CONFIGS / f"{name}.yaml")
+    density = protocol.engine["settings"]["kpts"]["density"]
+    meshes: dict[str, set[tuple[int, ...]]] = {}
+    for trajectory in protocol.trajectories():
+        mesh = kptdensity2monkhorstpack(trajectory.build(), density, even=False)
+        meshes.setdefault(trajectory.start.crystal, set()).add(tuple(int(n) for n in mesh))
+    assert len(meshes) >= 3
+    assert all(len(found) == 1 for found in meshes.values()), meshes
 
 
 def test_wrong_protocols_say_what_is_wrong(tmp_path: Path, lj: dict[str, Any]) -> None:

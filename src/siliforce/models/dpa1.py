@@ -108,7 +108,7 @@ class DPA1(Model):
     }
     widths = ("embedding", "attention_width", "fitting")
     training_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "small": {"lr": 2e-3, "batch_size": 8, "ema": 0.99},
+        "small": {"lr": 6e-3, "batch_size": 8, "ema": 0.99},
         "paper": {
             "lr": 1e-3,
             "batch_size": 16,
