@@ -47,7 +47,9 @@ def worker(name: str, preset: str, repeats: int, cutoff: float, threads: int) ->
         atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, config.cutoff
     )
     graph = collate([system], potential.model.needs, torch.float32)
-    result = timed(lambda: potential(graph), potential, 2 if len(atoms) > 1000 else 3)
+    potential.eval()
+    with torch.no_grad():  # as dynamics does it
+        result = timed(lambda: potential(graph), potential, 2 if len(atoms) > 1000 else 3)
     return {
         "n_atoms": len(atoms),
         "mean_neighbors": graph.n_edges / len(atoms),

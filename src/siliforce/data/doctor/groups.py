@@ -11,8 +11,6 @@ from siliforce.data.doctor.findings import Finding
 from siliforce.data.doctor.pairs import Pairs
 
 MIN_RUNS = 5
-CLOSER = 0.5
-"""Steps in sequence this much shorter than others mean trajectories."""
 
 
 def check_groups(dataset: Dataset, pairs: Pairs) -> list[Finding]:
