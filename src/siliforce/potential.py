@@ -365,7 +365,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such model file")
+        below = sorted(str(found.parent) for found in path.parent.glob(f"*/{BEST}"))
+        raise ModelFileError(
+            f"{path}: no such model file" + (f"; there is one in {', '.join(below)}" * bool(below))
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

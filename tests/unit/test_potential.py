@@ -255,6 +255,10 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
         Potential.load(truncated)
     with pytest.raises(ModelFileError, match="no such model file"):
         Potential.load(tmp_path / "absent.safetensors")
+    (tmp_path / "lr-1").mkdir()
+    build_potential(SCHNET).save(tmp_path / "lr-1" / "best.safetensors")
+    with pytest.raises(ModelFileError, match=r"there is one in .*lr-1"):
+        Potential.load(tmp_path)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"a": torch.zeros(1)}, foreign)
     with pytest.raises(ModelFileError, match="not written by siliforce"):

@@ -83,7 +83,7 @@ def find_energy_zero(
             shifts |= {elements[k]: float(c) for k, c in zip(old, constants, strict=True)}
             rank = int(np.linalg.matrix_rank(separable, tol=1e-9))
             warnings.append(_other_zero(mean, [elements[k] for k in old], shifts, rank))
-    elif fitted:
+    elif fitted and old:
         names = _names(elements[k] for k in old)
         notes.append(
             f"the compositions cannot tell an energy zero of {names} that differs from the "

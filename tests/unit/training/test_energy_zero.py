@@ -29,6 +29,12 @@ def test_one_composition_hides_another_zero_in_the_new_element(tmp_path):
     assert "takes it up" in " ".join(zero.notes)
 
 
+def test_a_target_of_new_elements_alone_has_no_zero_to_compare(tmp_path):
+    data = target(3, tmp_path / "s", counts=(8,))
+    assert list(data.counts[0]) == [GE]
+    assert len(find_energy_zero(extended(GE), data, (GE,), {}).notes) == 1  # E0 of Ge
+
+
 def test_varying_compositions_separate_them(tmp_path):
     data = target(6, tmp_path / "s", counts=(1, 2, 3), zero=0.5)
     zero = find_energy_zero(extended(GE), data, (GE,), {})
