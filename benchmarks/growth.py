@@ -30,6 +30,7 @@ def worker(name: str, preset: str, repeats: int, cutoff: float, threads: int) ->
     """Time one size in this process; `cutoff` 0 is the preset's own."""
     from siliforce.generate.crystals import crystal
     from siliforce.graph import System, collate
+    from siliforce.hardware import keep_freed_memory
     from siliforce.models import get_model
     from siliforce.potential import Potential
     from siliforce.species import Species
@@ -48,6 +49,7 @@ def worker(name: str, preset: str, repeats: int, cutoff: float, threads: int) ->
     )
     graph = collate([system], potential.model.needs, torch.float32)
     potential.eval()
+    keep_freed_memory()
     with torch.no_grad():  # as dynamics does it
         result = timed(lambda: potential(graph), potential, 2 if len(atoms) > 1000 else 3)
     return {

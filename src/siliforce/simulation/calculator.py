@@ -16,7 +16,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from siliforce.errors import ConfigError, DataError, ModelFileError
-from siliforce.hardware import choose_device
+from siliforce.hardware import choose_device, keep_freed_memory
 from siliforce.potential import Potential, Prediction
 from siliforce.simulation.domain import OutsideRangeWarning, outside_range
 from siliforce.simulation.neighbors import SkinList, narrowed
@@ -75,6 +75,8 @@ class SiliforceCalculator(Calculator):
         if not sources:
             raise ConfigError("an ensemble needs at least one potential")
         place = choose_device(device)
+        if place.type == "cpu":
+            keep_freed_memory()
         self.potentials = [_load(source, place, dtype) for source in sources]
         elements = {frozenset(p.species.symbols) for p in self.potentials}
         if len(elements) > 1:

@@ -17,6 +17,7 @@ from torch import Tensor
 from siliforce.data.environments import farthest, of_card
 from siliforce.errors import DataError
 from siliforce.graph import Graph, Topology
+from siliforce.hardware import keep_freed_memory
 from siliforce.potential import Potential, Prediction
 from siliforce.simulation.domain import outside_range, spread_limit
 from siliforce.simulation.integrators import State
@@ -66,6 +67,8 @@ class PotentialForces:
     def __init__(self, members: Sequence[Potential], skin: float = SKIN) -> None:
         self.members = list(members)
         self.device = members[0].device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.pairs = SkinList(max(p.cutoff for p in members), skin, self.device)
         self.has_stress = all(p.has_stress for p in members)
         self.environments = of_card(members[0].card)
