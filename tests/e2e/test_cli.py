@@ -60,6 +60,11 @@ def test_from_frames_to_report(run) -> None:
     assert code == 0
     page = Path(out.strip()).read_text()
     assert "Equation of state" in page
+    Path("store").rename("elsewhere")
+    code, _, err = run("evaluate", "r")
+    assert (code, "no such file or store" in err) == (2, True)
+    with pytest.warns(UserWarning, match="whether these frames were trained on is not known"):
+        assert run("evaluate", "r", "si.extxyz")[0] == 0
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 

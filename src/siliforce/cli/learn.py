@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Optional
@@ -113,7 +114,15 @@ def evaluate(
     from siliforce.training.sets import recorded_sets
 
     potential = Potential.load(run, choose_device(device))
-    recorded = recorded_sets(run) if run.is_dir() else {}
+    recorded = {}
+    if run.is_dir():
+        try:
+            recorded = recorded_sets(run)
+        except DataError as error:
+            if not data:
+                raise
+            text = f"whether these frames were trained on is not known: the run's own data, {error}"
+            warnings.warn(text, stacklevel=1)
     sets = {name: load_dataset(data)} if data else recorded
     if not sets:
         raise DataError(f"{run} is a model file: name the frames to evaluate it on")
