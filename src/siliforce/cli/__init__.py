@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -45,6 +46,8 @@ app.add_typer(reference.app, name="reference")
 
 def main() -> None:
     """Entry point: what input caused is said in one line, not in a traceback."""
+    # Read when torch is imported. Threads that wait for each other sleep and leave the core to others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     warnings.formatwarning = lambda message, *_args, **_kw: f"warning: {message}\n"
     try:
         app()
