@@ -6,9 +6,9 @@ Run from the root of the checkout, in the environment of `tests/parity/gemnet/ma
 
 Both have their own layers; they get the weights of `reference.npz`, evaluate its structures by the
 same calls, and the largest differences are printed; weights that only fairchem's has are zero.
-(SchNet needs no such comparison: fairchem's is
-a subclass of PyTorch Geometric's.) What fairchem does around the layers is not compared: it leaves
-the angles out of the derivative, so that its forces are not the gradient of its energy.
+(SchNet needs no such comparison: fairchem's is a subclass of PyTorch Geometric's.) What fairchem
+does around the layers is not compared: it leaves the angles out of the derivative, so that its
+forces are not the gradient of its energy.
 """
 
 from __future__ import annotations
