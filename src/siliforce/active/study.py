@@ -288,7 +288,7 @@ class ActiveStudy(Trainings[Plan]):
         for name, part in (("pool", answers["pool"].of(rest)), ("test", answers["test"])):
             if len(part.n_atoms) == 0:
                 continue
-            found = outlook(calibration, part.spread, largest)
+            found = outlook(calibration, part.spread, len(part.n_atoms), largest)
             row[name] = quality(calibration.map(part.spread), part.error, part.n_atoms) | {
                 "upper": found.upper, "beyond": found.beyond, "n_frames": len(part.n_atoms),
             }  # fmt: skip
