@@ -54,9 +54,7 @@ class Outlook:
         return f"{text}; {answer}"
 
 
-def outlook(
-    calibration: Calibration, spread: np.ndarray, n_frames: int, largest: float
-) -> Outlook:
+def outlook(calibration: Calibration, spread: np.ndarray, n_frames: int, largest: float) -> Outlook:
     """Predict the error of a set of frames.
 
     Args:

@@ -78,7 +78,9 @@ def frames(rng, n_frames, scatter, sizes, n_atoms=16):
     size, ratio = np.exp(np.array([[sizes], [scatter]]) * rng.normal(size=(2, n_frames)))
     spread = np.repeat(size, n_atoms) * np.exp(0.3 * rng.normal(size=n_frames * n_atoms))
     apart = spread[:, None] * np.full(3, 0.1)
-    errors = rng.normal(size=(n_frames * n_atoms, 3)) * (spread * np.repeat(ratio, n_atoms))[:, None]
+    errors = (
+        rng.normal(size=(n_frames * n_atoms, 3)) * (spread * np.repeat(ratio, n_atoms))[:, None]
+    )
     return Answers(np.stack([errors + apart, errors - apart]), np.zeros_like(errors),
                    np.full(n_frames, n_atoms))  # fmt: skip
 
