@@ -82,7 +82,7 @@ class Progress:
 
 def _duration(seconds: float) -> str:
     """`40 s`, `12 min`, `3.5 h`."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
