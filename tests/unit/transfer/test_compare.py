@@ -25,9 +25,10 @@ FAST = {"epochs": 3, "batch_size": 2, "ema": None}
 def source(tmp_path_factory):
     """A SchNet that has learned some silicon."""
     folder = tmp_path_factory.mktemp("source")
-    data = target(12, folder / "si", new=())
+    target(12, folder / "si", new=())
     config = {"epochs": 15, "batch_size": 2, "lr": 1e-2}
-    train(data, "schnet", preset="tiny", config=config, out=folder / "run", quiet=True)
+    own = str(folder / "si")
+    train(own, "schnet", preset="tiny", config=config, out=folder / "run", quiet=True)
     return folder / "run"
 
 
@@ -102,7 +103,7 @@ def test_frames_that_were_learned_from_test_nothing(source, tmp_path):
     mixed = store_of([*target(2, tmp_path / "new", seed=9), turned], tmp_path / "mixed")
     with pytest.raises(DataError, match="--test: 1 of 3 frames are copies"):
         compare(source, data, test=mixed, **options)
-    learned = load_dataset(recorded_sets(source)["train"])
+    learned = recorded_sets(source)["train"]
     with pytest.raises(DataError, match=r"--source-test: \d+ of \d+ frames are copies"):
         compare(source, data, source_test=learned, **options)
     assert not (tmp_path / "run").exists()
