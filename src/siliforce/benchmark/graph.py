@@ -217,11 +217,13 @@ def _source(material: Material, variant: Variant) -> tuple[str, tuple[str, ...]]
 
 def dynamics_inputs(campaign: Campaign, material: Material, variant: Variant) -> dict[str, Any]:
     """What decides the frames of a variant's runs."""
-    return {
+    found = {
         "md": campaign.md.model_dump(mode="json"),
         "seed": variant.seed,
         "starts": [[s.split, s.temperature, digest(s.atoms)] for s in material.starts],
     }
+    # Trajectories of calculators did not always say whose they are: such are not read again.
+    return found if variant.engine is None else found | {"signed": True}
 
 
 def _curves(material: Material) -> list[str]:

@@ -115,7 +115,8 @@ class Archive:
         if facts["key"] != self.key:
             raise ConfigError(
                 f"{self.root} holds other runs (another model, start, setting or number of "
-                "replicas); choose another folder, or delete this one"
+                "replicas, or a calculator that states no parameters to know it by); choose "
+                "another folder, or delete this one"
             )
         for number, (run, record) in enumerate(zip(runs, facts["runs"], strict=True)):
             failure = record["failure"]

@@ -15,13 +15,17 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.morse import MorsePotential
 from ase.io import read
 
 from siliforce.errors import ConfigError, DataError
+from siliforce.generate.engines.potential import PythonEngine
+from siliforce.generate.sampling import EngineCalculator
 from siliforce.graph import Graph
 from siliforce.models.base import RawOutput
-from siliforce.simulation.batched import run_batch, run_md
+from siliforce.simulation.batched import identity, run_batch, run_md
 from siliforce.simulation.md import MDConfig, Progress, Status
+from tests.springs import Spring
 from tests.toys import DirectMorse, Morse, toy_potential
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -126,6 +130,29 @@ def test_calculators_run_one_after_another_with_the_same_records(tmp_path):
     assert len(read(tmp_path / "run-1.xyz", index=":")) == len(runs[1].frames) == 5
     again = run_batch(EMT(), starts, SHORT, out=tmp_path)
     assert [r.log for r in again] == [r.log for r in runs]
+
+
+def test_the_runs_of_one_calculator_are_not_taken_for_those_of_another(tmp_path):
+    starts = [crystal((1, 1, 1))]
+    run_batch(MorsePotential(epsilon=0.3, r0=2.6), starts, SHORT, out=tmp_path / "morse")
+    with pytest.raises(ConfigError, match="holds other runs"):
+        run_batch(MorsePotential(epsilon=0.4, r0=2.6), starts, SHORT, out=tmp_path / "morse")
+    home = starts[0].positions.copy()  # a spring states no parameters: nobody knows which it was
+    run_batch(Spring(home), starts, SHORT, out=tmp_path / "spring")
+    with pytest.raises(ConfigError, match="states no parameters"):
+        run_batch(Spring(home, stiffness=6.0), starts, SHORT, out=tmp_path / "spring")
+
+
+def test_the_identity_of_a_calculator_is_its_class_and_parameters():
+    assert identity(MorsePotential(r0=2.6, rho0=4)) == identity(MorsePotential(rho0=4, r0=2.6))
+    assert identity(MorsePotential(r0=2.6)) != identity(MorsePotential(r0=2.7))
+    assert identity(EMT()) == identity(EMT()) != identity(MorsePotential())
+    odd = EMT()
+    odd.parameters["callback"] = print  # cannot be written down
+    assert identity(odd) != identity(odd)
+    engines = [PythonEngine(engine="lj", settings={"sigma": s}) for s in (3.0, 3.4, 3.4)]
+    small, large, same = (identity(EngineCalculator(engine)) for engine in engines)
+    assert small != large == same
 
 
 def test_an_ensemble_moves_by_its_mean_and_says_where_it_disagrees():
