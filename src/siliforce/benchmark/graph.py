@@ -26,7 +26,7 @@ from siliforce.training.build import ModelChoice, choose_preset
 from siliforce.training.options import merged, parse
 from siliforce.training.settings import HOW_ONLY, TrainConfig, resolve
 
-FORMATS = {"train": 1, "errors": 1, "eos": 1, "pec": 1, "speed": 1, "md": 1, "structure": 1}
+FORMATS = {"train": 1, "errors": 1, "eos": 1, "pec": 1, "speed": 2, "md": 1, "structure": 1}
 """Raised when the code of a kind of job changes what it finds."""
 KEY_LENGTH = 20
 BASELINE = "baseline"
