@@ -97,7 +97,9 @@ class Archive:
         write_atomic(self.state, buffer.getvalue())
 
     def resume(self, runs: Sequence[MDRun]) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """Bring the runs and the files to the last state; None if there is none.
+        """Bring the runs and the files to the last state; None if there is none to go on from.
+
+        There is none either where a run was ended for what no longer is a failure.
 
         Raises:
             ConfigError: the folder holds other runs.
@@ -118,10 +120,12 @@ class Archive:
                 "replicas, or a calculator that states no parameters to know it by); choose "
                 "another folder, or delete this one"
             )
+        failures = [f and Failure(**f) for f in (record["failure"] for record in facts["runs"])]
+        if any(f and not f.holds(run.config) for f, run in zip(failures, runs, strict=True)):
+            return None
         for number, (run, record) in enumerate(zip(runs, facts["runs"], strict=True)):
-            failure = record["failure"]
             run.log, run.wall, run.steps = record["log"], record["wall"], record["steps"]
-            run.failure = None if failure is None else Failure(**failure)
+            run.failure = failures[number]
             for grown in (self.trajectory(number), self.log(number)):
                 self._reopen(grown, facts["ends"][grown.name])
             run.frames = _read(self.trajectory(number))

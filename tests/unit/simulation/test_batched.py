@@ -65,7 +65,7 @@ def test_models_that_predict_forces_directly_run_too(ensemble):
     assert any(p.requires_grad for p in potential.parameters())
     runs = run_batch(potential, mixture(), SHORT.model_copy(update={"ensemble": ensemble}))
     for run in runs:  # the toy's forces are no gradient: its energy may drift
-        assert run.failure is None or run.failure.reason == "energy drift"
+        assert run.failure is None or (ensemble, run.failure.reason) == ("nve", "energy drift")
         assert run.steps > 10
         assert np.isfinite(run.log["conserved"]).all()
 
@@ -116,9 +116,33 @@ def test_a_failing_run_is_taken_out_and_the_others_go_on(kind):
 
 
 def test_all_may_fail():
-    config = SHORT.model_copy(update={"max_drift": 1e-9})
+    config = SHORT.model_copy(update={"max_drift": 1e-9, "ensemble": "nve"})
     runs = run_batch(toy_potential(), [crystal((1, 1, 1))] * 2, config)
     assert [r.failure.reason for r in runs] == ["energy drift"] * 2
+
+
+def test_a_drift_ends_no_run_under_a_thermostat():
+    """Forces that are no gradient drift where the thermostat takes up what they put in."""
+    config = SHORT.model_copy(update={"max_drift": 1e-9})
+    run = run_md(crystal((1, 1, 1)), toy_potential(), config)
+    assert run.failure is None
+    assert np.isfinite(run.drift())
+    paper = MDConfig.paper(300.0, max_drift=1e-9, equilibration=0.03, production=0.06)
+    assert run_md(crystal(), toy_potential(), paper).failure is None
+    nve = run_md(crystal(), toy_potential(), config.model_copy(update={"ensemble": "nve"}))
+    assert nve.failure.reason == "energy drift"
+    assert nve.failure.time > nve.config.equilibration
+
+
+def test_a_run_that_a_former_judgement_ended_is_begun_again(tmp_path, monkeypatch):
+    config, starts = SHORT.model_copy(update={"max_drift": 1e-9}), [crystal((1, 1, 1))]
+    with monkeypatch.context() as former:
+        former.setattr(MDConfig, "judges_drift", lambda self, time: True)
+        ended = run_batch(toy_potential(), starts, config, tmp_path)
+        assert ended[0].failure.reason == "energy drift"
+    again = run_batch(toy_potential(), starts, config, tmp_path)
+    assert again[0].failure is None
+    assert len(read(tmp_path / "run-0.xyz", index=":")) == len(again[0].frames) == 5
 
 
 def test_calculators_run_one_after_another_with_the_same_records(tmp_path):
@@ -307,6 +331,9 @@ def test_bad_input_is_refused_before_anything_runs():
         run_batch(potential, [crystal(), close], SHORT)
     with pytest.raises(DataError, match="not Ag"):
         run_batch(potential, [crystal(), bulk("Ag", cubic=True)], SHORT)
+    for ensemble in ("nvt", "nve"):
+        with pytest.raises(ValueError, match=f"pressure 3.0 is for ensemble npt, not {ensemble}"):
+            MDConfig(ensemble=ensemble, pressure=3.0)
     with pytest.raises(ValueError, match="protocol paper is"):
         MDConfig(protocol="paper")
 

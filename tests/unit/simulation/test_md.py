@@ -79,7 +79,7 @@ def test_progress_reaches_the_end():
 def test_runaway_heating_is_a_failure_with_a_time():
     atoms = lattice()[:4]
     calculator = Spring(atoms.positions.copy(), sign=-1.0)  # pushes away from home
-    run = run_md(atoms, calculator, MDConfig(equilibration=0, production=1.0, max_drift=1e9))
+    run = run_md(atoms, calculator, MDConfig(equilibration=0, production=1.0))
     assert run.failure.reason == "temperature runaway"
     assert 0 < run.failure.time < 1.0
     assert run.failure.time == run.survived
@@ -89,7 +89,7 @@ def test_energy_drift_is_a_failure():
     run = run_md(
         lattice()[:4],
         Spring(lattice().positions[:4], sign=-1.0),
-        MDConfig(equilibration=0, production=1.0, max_heating=1e9),
+        MDConfig(ensemble="nve", equilibration=0, production=1.0, max_heating=1e9),
     )
     assert run.failure.reason == "energy drift"
 
