@@ -1,8 +1,8 @@
 """A folder that a batch of runs writes as it goes, and from which it goes on after a kill.
 
 `NAME.xyz` and `NAME.csv` of every run grow as frames and log entries come; `state.npz` holds all
-that is needed to continue, replaced in one step. What the growing files hold beyond the last state
-is cut off when the runs are taken up again.
+that is needed to continue, replaced in one step. What the trajectories hold beyond the last state
+is cut off when the runs are taken up again, and the logs are written anew from it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ase.io.extxyz import read_extxyz, write_extxyz
 
 from siliforce.errors import ConfigError, DataError
 from siliforce.files import write_atomic
-from siliforce.simulation.md import Failure, MDRun
+from siliforce.simulation.md import SHOWN_AS, Failure, MDRun
 
 STATE = "state.npz"
 
@@ -65,11 +65,13 @@ class Archive:
         self._append(self.trajectory(run), text.getvalue())
 
     def add_row(self, run: int, row: dict[str, float]) -> None:
-        """Append a line to the log, after the names of the columns if it is the first."""
-        path = self.log(run)
+        """Append a line to the log, after names and units of the columns if it is the first."""
+        path, shown = self.log(run), {name: SHOWN_AS.get(name, ("", 1.0)) for name in row}
         if self._files[str(path)].tell() == 0:
-            self._append(path, ",".join(row) + "\n")
-        self._append(path, ",".join(f"{v:.10g}" for v in row.values()) + "\n")
+            heads = (f"{name} ({unit})" if unit else name for name, (unit, _) in shown.items())
+            self._append(path, ",".join(heads) + "\n")
+        values = (f"{factor * row[name]:.10g}" for name, (_, factor) in shown.items())
+        self._append(path, ",".join(values) + "\n")
 
     def _append(self, path: Path, text: str) -> None:
         file = self._files[str(path)]
@@ -126,9 +128,12 @@ class Archive:
         for number, (run, record) in enumerate(zip(runs, facts["runs"], strict=True)):
             run.log, run.wall, run.steps = record["log"], record["wall"], record["steps"]
             run.failure = failures[number]
-            for grown in (self.trajectory(number), self.log(number)):
-                self._reopen(grown, facts["ends"][grown.name])
-            run.frames = _read(self.trajectory(number))
+            frames, log = self.trajectory(number), self.log(number)
+            self._reopen(frames, facts["ends"][frames.name])
+            run.frames = _read(frames)
+            self._files[str(log)] = log.open("w", encoding="utf-8")
+            for values in zip(*run.log.values(), strict=True):
+                self.add_row(number, dict(zip(run.log, values, strict=True)))
         return facts, arrays
 
     def _reopen(self, path: Path, end: int) -> None:

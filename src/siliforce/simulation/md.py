@@ -14,10 +14,23 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from siliforce.errors import ConfigError
+from siliforce.units import EV_PER_A3_IN_GPA
 
 DRIFT = "energy drift"
 CLOSEST_START = 0.5
 """Two atoms closer than this (Å) at the start are an error of the input."""
+
+
+SHOWN_AS = {
+    "time": ("ps", 1.0),
+    "temperature": ("K", 1.0),
+    **dict.fromkeys(("potential", "kinetic", "conserved"), ("eV", 1.0)),
+    **dict.fromkeys(("min_distance", "a", "b", "c"), ("Å", 1.0)),
+    "pressure": ("GPa", EV_PER_A3_IN_GPA),
+    "volume": ("Å³", 1.0),
+    "spread": ("eV/Å", 1.0),
+}
+"""Unit in which a column of a log is shown, and the factor to it; what is not here has none."""
 
 
 def _is_default(coupling: str) -> bool:
@@ -126,6 +139,8 @@ class Failure:
 @dataclass
 class MDRun:
     """What happened; `log` holds one entry per logged step, equilibration included.
+
+    The log's file has the units of `SHOWN_AS`, the log itself those of siliforce.
 
     Attributes:
         log: `time` (ps), `temperature` (K, over 3N-3 degrees of freedom), `potential`,

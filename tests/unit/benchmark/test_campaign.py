@@ -140,8 +140,8 @@ def test_dynamics_that_a_former_judgement_ended_is_made_again(finished, tmp_path
     follows = [job.key for job in opened.jobs if stale.key in job.after]
     assert again == [stale.key, *follows]
     assert sound.key not in again
-    assert not any(r.failure.startswith("energy drift") for r in load_finished(
-        Workshop(tmp_path / "old", miniature()).folder, stale.key).results)
+    found = load_finished(Workshop(tmp_path / "old", miniature()).folder, stale.key)
+    assert not any(r.failure.startswith("energy drift") for r in found.results)
 
 
 def test_the_time_left_follows_what_was_expected_of_the_jobs_that_are_left() -> None:

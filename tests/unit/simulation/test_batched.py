@@ -156,6 +156,16 @@ def test_calculators_run_one_after_another_with_the_same_records(tmp_path):
     assert [r.log for r in again] == [r.log for r in runs]
 
 
+def test_a_log_without_units_is_written_anew_when_its_runs_are_taken_up(tmp_path):
+    """Half of a file in other units would be worse than none."""
+    run_batch(toy_potential(), [crystal((1, 1, 1))], SHORT, tmp_path)
+    path = tmp_path / "run-0.csv"
+    whole = path.read_text()
+    path.write_text("time,temperature\n0,300\n")
+    run_batch(toy_potential(), [crystal((1, 1, 1))], SHORT, tmp_path)
+    assert path.read_text() == whole
+
+
 def test_the_runs_of_one_calculator_are_not_taken_for_those_of_another(tmp_path):
     starts = [crystal((1, 1, 1))]
     run_batch(MorsePotential(epsilon=0.3, r0=2.6), starts, SHORT, out=tmp_path / "morse")
