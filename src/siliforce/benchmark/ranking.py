@@ -67,15 +67,10 @@ def standings(scores: Sequence[Score], unfinished: Container[str] = ()) -> list[
     known = {(s.material, s.domain, s.quantity) for s in scores if s.score is not None}
     measured = [label for label in totals if totals[label] is not None]
     order = sorted(measured, key=lambda x: (x in unfinished, -_of(totals, x).mean))
+    ranks = _ranks([_of(totals, label) for label in order if label not in unfinished])
     found: list[Standing] = []
-    leader: Estimate | None = None
-    rank: int | None = None
-    for place, label in enumerate(order, start=1):
-        total = _of(totals, label)
-        if label in unfinished:
-            rank = None
-        elif leader is None or not leader.tied(total):
-            leader, rank = total, place
+    for place, label in enumerate(order):
+        total, rank = _of(totals, label), ranks[place] if place < len(ranks) else None
         own = {
             (s.material, s.domain, s.quantity)
             for s in scores
@@ -85,6 +80,25 @@ def standings(scores: Sequence[Score], unfinished: Container[str] = ()) -> list[
         domains = {d: e for d in ("id", "ood") if (e := _total(scores, label, d)) is not None}
         found.append(Standing(label, rank, total, domains, missing))
     return found
+
+
+def _ranks(totals: Sequence[Estimate]) -> list[int]:
+    """Ranks of totals from best to worst: those that cannot be told from a group's first share it.
+
+    One without an interval (one seed, a calculator) is no group's first as long as others have
+    one: it cannot come between models that are tied without it.
+    """
+    ranks: list[int] = []
+    first: tuple[Estimate, int] | None = None
+    for place, total in enumerate(totals, start=1):
+        if first is not None and first[0].tied(total):
+            ranks.append(first[1])
+            continue
+        alone = place > 1 and totals[place - 2].low is None and totals[place - 2].tied(total)
+        ranks.append(ranks[-1] if alone else place)
+        if total.low is not None:
+            first = total, ranks[-1]
+    return np.minimum.accumulate(ranks[::-1])[::-1].tolist()
 
 
 def _of(totals: dict[str, Estimate | None], label: str) -> Estimate:

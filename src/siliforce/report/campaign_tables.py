@@ -139,15 +139,17 @@ def _heat_cell(
         for s in found.scores
         if (s.label, s.material, s.quantity, s.domain) == (label, material, quantity, name)
     ]
-    failures = [s.note for s in own if s.note.startswith("failed")]
+    failures = [s for s in own if "failed" in s.note]
     if value is None:
         return HeatCell("–", "absent", note=own[0].note if own else "not measured")
-    if failures and len(failures) == len(own):
-        return HeatCell("failed", "failed", note=failures[0])
-    mark = "*" if failures else ""
+    if failures and all(s.note.startswith("failed") for s in own):
+        return HeatCell("failed", "failed", note=failures[0].note)
+    if failures:
+        note = f"{len(failures)} of {len(own)} with failures; {failures[0].split}: "
+        return HeatCell(f"{value.mean:.2f}*", "score", value.mean, note + failures[0].note)
     between = estimate(value, 1.0, 2).note
-    note = f"{len(failures)} of {len(own)} {failures[0]}" if failures else f"95 %: {between}"
-    return HeatCell(f"{value.mean:.2f}{mark}", "score", value.mean, note)
+    note = f"95 %: {between}" if between else "one seed: no interval"
+    return HeatCell(f"{value.mean:.2f}", "score", value.mean, note)
 
 
 def failures(found: Findings) -> list[tuple[str, str]]:

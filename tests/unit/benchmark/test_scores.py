@@ -133,6 +133,34 @@ def test_ties_are_shown_as_ties() -> None:
     assert one[0].total.low is None
 
 
+@pytest.mark.parametrize("zero", [0.95, 0.82, 0.79, 0.74, 0.4])
+def test_an_entrant_without_an_interval_moves_nobody_out_of_a_tie(zero: float) -> None:
+    fixed = [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]
+    points = {"A": (0.75, 0.80, 0.85), "B": (0.67, 0.73, 0.79), "zero": (zero,)}
+    found = standings(
+        [
+            s
+            for n, values in points.items()
+            for k, v in enumerate(values)
+            for s in scores(entry(n, k, 1 - v), fixed)
+        ]
+    )
+    ranks = {s.label: s.rank for s in found}
+    assert ranks["A"] == ranks["B"]  # 0.80 and 0.73, both ± 0.12 to 0.15
+    assert ranks["zero"] == (3 if zero == 0.4 else 1)
+    assert ranks["A"] == (2 if zero == 0.95 else 1)  # beyond what A's interval allows
+
+
+def test_replicas_are_scored_one_by_one() -> None:
+    fixed = [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]
+    results = [*entry("a", 0, 0.1).results, *entry("a", 0, 0.3).results]
+    results += entry("a", 0, 0.05, "close contact after 1 ps").results
+    found = scores(Entry("a", "m", 0, results=results), fixed)[0]
+    assert found.score == pytest.approx((0.9 + 0.7 + 0.0) / 3)
+    assert found.error == pytest.approx(0.2)  # of those that have one
+    assert found.note == "1 of 3 failed: close contact after 1 ps"
+
+
 def test_what_is_not_finished_has_no_rank() -> None:
     fixed = [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]
     errors = {"half": 0.1, "best": 0.2, "next": 0.5}
