@@ -63,6 +63,16 @@ class Findings:
         """In the order of the campaign's file."""
         return list(dict.fromkeys(entry.material for entry in self.entries))
 
+    @property
+    def trained(self) -> list[str]:
+        """Models that were trained here; calculators that bring their weights are left out."""
+        return list(dict.fromkeys(entry.label for entry in self.entries if entry.trained))
+
+    @property
+    def presets(self) -> list[str]:
+        """Sizes of the trained models."""
+        return list(dict.fromkeys(entry.preset for entry in self.ranked if entry.preset))
+
     def of(self, label: str, material: str = "") -> list[Entry]:
         """Baselines of one model."""
         return [

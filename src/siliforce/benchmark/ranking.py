@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from scipy.stats import rankdata
@@ -131,51 +132,55 @@ def _mean(scores: Sequence[Score]) -> float:
 
 @dataclass(frozen=True)
 class Correlation:
-    """How an indicator's score goes with EF, over potentials: -1 is what one hopes for.
+    """How an indicator's score goes with EF, over a material's models: -1 is what one hopes for.
 
     Attributes:
         domain: of EF: `id` or `ood`.
         quantity: whose score, in `of` (`id`, `ood`).
         pearson, spearman: value, low, high (95 % over resampled models).
         n: models.
+        samples: Spearman's coefficient of resampled models, the same ones in all correlations of
+            the same models, so that differences can be told from chance.
     """
 
+    material: str
     domain: str
     quantity: str
     of: str
     pearson: tuple[float, float | None, float | None]
     spearman: tuple[float, float | None, float | None]
     n: int
+    samples: np.ndarray = field(compare=False, repr=False)
 
 
 def correlations(entries: Sequence[Entry], scores: Sequence[Score]) -> list[Correlation]:
     """EF in and out of distribution against every simulated quantity; seeds are averaged."""
     found = []
     simulated = [q for q in SHOWN if q not in ("energy", "forces")]
-    for domain in ("id", "ood"):
-        errors = _ef(entries, domain)
-        for of in ("id", "ood"):
-            for quantity in simulated:
-                pairs = [
-                    (error, float(np.mean(values)))
-                    for key, error in errors.items()
-                    if (values := _scores_of(scores, key, quantity, of))
-                ]
-                correlation = _correlation(domain, quantity, of, pairs)
-                if correlation is not None:
-                    found.append(correlation)
+    materials = dict.fromkeys(entry.material for entry in entries)
+    for material, domain in product(materials, ("id", "ood")):
+        errors = _ef([e for e in entries if e.material == material], domain)
+        for of, quantity in product(("id", "ood"), simulated):
+            pairs = [
+                (error, float(np.mean(values)))
+                for label, error in errors.items()
+                if (values := _scores_of(scores, (label, material), quantity, of))
+            ]
+            correlation = _correlation(material, domain, quantity, of, pairs)
+            if correlation is not None:
+                found.append(correlation)
     return found
 
 
-def _ef(entries: Sequence[Entry], domain: str) -> dict[tuple[str, str], float]:
-    """log10 of EF by model and material, mean over splits and seeds; trained models only."""
-    found: dict[tuple[str, str], list[float]] = {}
+def _ef(entries: Sequence[Entry], domain: str) -> dict[str, float]:
+    """log10 of EF by model, mean over splits and seeds; trained models only."""
+    found: dict[str, list[float]] = {}
     for entry in baselines(entries):
         for result in entry.of("errors") if entry.trained else []:
             inside = result.split == "test" if domain == "id" else result.split.startswith("ood")
             value = result.value("ef")
             if inside and value:
-                found.setdefault((entry.label, entry.material), []).append(float(np.log10(value)))
+                found.setdefault(entry.label, []).append(float(np.log10(value)))
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
@@ -193,7 +198,7 @@ def _scores_of(
 
 
 def _correlation(
-    domain: str, quantity: str, of: str, pairs: Sequence[tuple[float, float]]
+    material: str, domain: str, quantity: str, of: str, pairs: Sequence[tuple[float, float]]
 ) -> Correlation | None:
     """None where there are too few points, or all are alike."""
     points = np.array(pairs)
@@ -201,12 +206,13 @@ def _correlation(
         return None
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(pairs), size=(RESAMPLES, len(pairs)))
-    samples = points[drawn]
     values = []
     for prepare in (np.asarray, rankdata_of):
-        low, high = interval_95(pearson(prepare(samples)))
+        samples = pearson(prepare(points[drawn]))
+        low, high = interval_95(samples)
         values.append((float(pearson(prepare(points[None]))[0]), low, high))
-    return Correlation(domain, quantity, of, values[0], values[1], len(pairs))
+    pearsons, spearmans = values
+    return Correlation(material, domain, quantity, of, pearsons, spearmans, len(pairs), samples)
 
 
 def rankdata_of(points: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from siliforce.benchmark.ranking import Correlation, mean_scores
 from siliforce.benchmark.scores import SHOWN
 from siliforce.benchmark.studies import ef
 from siliforce.report.campaign_figures import DOMAINS, style_of
-from siliforce.report.numbers import interval, shown
+from siliforce.report.numbers import interval, shown, spread
 from siliforce.report.tables import Cell, Table
 
 
@@ -185,19 +185,20 @@ def correlation_table(found: Findings) -> Table | None:
     if not found.correlations:
         return None
     rows = []
-    known = {(c.quantity, c.of, c.domain): c for c in found.correlations}
-    pairs = dict.fromkeys((c.quantity, c.of) for c in found.correlations)
-    for quantity, of in pairs:
-        row = [Cell(f"{quantity}, {DOMAINS[of][0]}", quantity)]
+    known = {(c.material, c.quantity, c.of, c.domain): c for c in found.correlations}
+    for key in dict.fromkeys(key[:3] for key in known):
+        material, quantity, of = key
+        where = _of(material, found.materials)
+        row = [Cell(f"{quantity}, {DOMAINS[of][0]}{where}", quantity)]
         for name in DOMAINS:
-            match = known.get((quantity, of, name))
+            match = known.get((*key, name))
             row += [_coefficient(match, "pearson"), _coefficient(match, "spearman")]
         rows.append(row)
     columns = [("score of", ""), ("EF(ID)", "Pearson"), ("EF(ID)", "Spearman")]
     columns += [("EF(OOD)", "Pearson"), ("EF(OOD)", "Spearman")]
-    n = found.correlations[0].n
+    n = spread(*(f(c.n for c in found.correlations) for f in (min, max)))
     caption = (
-        f"log EF against score over {n} models and materials: −1 if small errors mean good "
+        f"log EF against score over {n} models of a material: −1 if small errors mean good "
         "simulations, 0 if they say nothing. Small numbers: 95 % over resampled models."
     )
     return Table(columns, rows, caption)
