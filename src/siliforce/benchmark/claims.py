@@ -191,7 +191,7 @@ def pareto(found: Findings) -> Answer:
         return OPEN, ""
     text = "; ".join(told)
     if UNTESTABLE in verdicts:
-        return UNTESTABLE, f"{text}, of one width"
+        return UNTESTABLE, f"{text}, it takes several"
     return _of_paper_size(found, _every(verdicts), text)
 
 

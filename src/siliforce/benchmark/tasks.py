@@ -207,7 +207,10 @@ def _speed(shop: Workshop, task: Task, key: str) -> Finished:
         return Finished(kind="speed", results=[result])
     moved = atoms.copy()
     moved.rattle(0.01)  # a calculator answers the same frame from memory: two in turn are asked
-    return Finished(kind="speed", results=[speed_of_set(source, [atoms, moved], passes=3)])
+    result = speed_of_set(source, [atoms, moved], passes=3)
+    # An engine works in a process of its own, whose memory this one does not see.
+    result.metrics = [m for m in result.metrics if m.name != "peak_memory"]
+    return Finished(kind="speed", results=[result])
 
 
 def _md(shop: Workshop, task: Task, key: str) -> Finished:

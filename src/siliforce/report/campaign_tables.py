@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.plan import PHASES
 from siliforce.benchmark.ranking import Correlation, mean_scores
 from siliforce.benchmark.scores import SHOWN
-from siliforce.benchmark.studies import ef
+from siliforce.benchmark.studies import FOREIGN_TIME, ef
 from siliforce.report.campaign_figures import DOMAINS, style_of
 from siliforce.report.numbers import interval, shown, spread
 from siliforce.report.tables import Cell, Table
@@ -49,7 +49,10 @@ def ranking(found: Findings) -> Table:
                 row.append(estimate(over_seeds(values) if values else None))
         times = [v for e in own if (v := e.value_of("speed", "energy_forces"))]
         sizes = [v for e in own if (v := e.facts.get("n_parameters"))]
-        row.append(estimate(over_seeds(times) if times else None))
+        time = estimate(over_seeds(times) if times else None)
+        if times and not all(e.trained for e in own):
+            time = replace(time, note=FOREIGN_TIME)
+        row.append(time)
         row.append(Cell(shown(sizes[0]), sizes[0]) if sizes else Cell("–"))
         rows.append(row)
     return Table(columns, rows, _remark(found))

@@ -77,7 +77,7 @@ def test_speed_and_pareto_are_tested_by_models_of_the_papers_sizes_alone() -> No
     one_width = [e for e in made_up.entries if e.study != "width"]
     found = verdicts(of_size(Findings("c", one_width, made_up.anchors), "paper"))
     assert found[front][0] == UNTESTABLE
-    assert "of one width" in found[front][1]
+    assert "it takes several" in found[front][1]
 
 
 def test_one_seed_or_one_model_decides_nothing() -> None:

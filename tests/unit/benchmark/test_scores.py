@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -223,6 +225,30 @@ def test_digests_tell_structures_apart() -> None:
     assert digest(one, two) != digest(two, one)
 
 
+@pytest.mark.parametrize(
+    ("failures", "said"),
+    [
+        ([""], "the one run as hot as this held, 9 ps;"),
+        (["", ""], "all 2 runs as hot as this held, 18 ps together;"),
+        (["x: y"], "the one run as hot as this failed (x);"),
+        (["x: y", ""], "1 of 2 runs as hot as this failed (x);"),
+    ],
+)
+def test_recommendations_count_runs_in_english(failures: list[str], said: str) -> None:
+    runs = [
+        Result(
+            indicator="dynamics", model="a", split="id:a", failure=failure,
+            metrics=[Metric(name="survived", value=9.0, unit="ps")],
+            provenance={"config": {"temperature": 300.0}},
+        )
+        for failure in failures
+    ]  # fmt: skip
+    one = Entry("a", "m", 0, results=[*entry("a", 0, 0.1).results, *runs])
+    fixed = {"m": [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]}
+    choice = recommend(Findings("c", [one], fixed), Needs(100, 0.001, 300.0))[0]
+    assert said in "; ".join(choice.reasons) + ";"
+
+
 def test_recommendations_follow_the_needs() -> None:
     found = synthetic(materials=("one",), seeds=2)
     any_model = recommend(found, Needs(atoms=100, time=0.01, temperature=1200))
@@ -248,6 +274,16 @@ def test_recommendations_follow_the_needs() -> None:
         assert any("for 960 atoms" in reason for reason in choice.reasons)
         assert choice.rank is None or fits
     assert any(choice.rank is not None for choice in tight)
+    entries = [replace(e, trained=e.label != "bpnn") for e in found.entries]
+    foreign = recommend(
+        Findings("c", entries, found.anchors),
+        Needs(atoms=10**7, time=1e-5, temperature=1200, memory=1.0),
+    )
+    told = {c.label: "; ".join(c.reasons) for c in foreign}
+    assert "memory was not measured" in told["bpnn"]
+    assert "neighbour search included" in told["bpnn"]
+    assert "neighbour search" not in told["mace"]
+    assert [c.label for c in foreign if c.rank is not None] == ["bpnn"]
     seconds = {c.label: c.seconds for c in any_model}
     speeds = [e.value_of("speed", "energy_forces") for e in found.of("mace")]
     assert seconds["mace"] == pytest.approx(1e-6 * np.mean(speeds) * 100 * 1e4)
