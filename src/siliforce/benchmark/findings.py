@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from siliforce.benchmark.campaign import Opened
 from siliforce.benchmark.collect import Entry, baselines, collect
-from siliforce.benchmark.plan import Plan, make_plan
+from siliforce.benchmark.plan import Plan, read_plan
 from siliforce.benchmark.ranking import Correlation, Standing, correlations, standings
 from siliforce.benchmark.scores import Anchor, Score, anchors, scores
 from siliforce.errors import DataError
@@ -81,7 +81,7 @@ class Findings:
 
 
 def findings(opened: Opened) -> Findings:
-    """Everything that a campaign's folder holds.
+    """Everything that a campaign's folder holds; it is only read.
 
     Raises:
         DataError: it holds results, but none of this campaign as this version understands it.
@@ -116,7 +116,7 @@ def findings(opened: Opened) -> Findings:
         entries,
         {name: anchors(shop.material(name)) for name in shop.campaign.materials},
         about,
-        make_plan(shop, opened.jobs),
+        read_plan(shop, opened.jobs),
         shop.campaign.model_dump_json(indent=1, exclude_unset=True),
     )
 

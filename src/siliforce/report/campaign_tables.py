@@ -14,6 +14,7 @@ from siliforce.benchmark.plan import PHASES
 from siliforce.benchmark.ranking import Correlation, mean_scores
 from siliforce.benchmark.scores import SHOWN
 from siliforce.benchmark.studies import FOREIGN_TIME, ef
+from siliforce.hardware import describe_hardware
 from siliforce.report.campaign_figures import DOMAINS, style_of
 from siliforce.report.numbers import interval, shown, spread
 from siliforce.report.tables import Cell, Table
@@ -75,9 +76,24 @@ def _remark(found: Findings) -> str:
     seeds = {s.total.n for s in found.standings}
     text = "Score: mean over quantities, domains and materials, each counting the same. "
     if max(seeds, default=0) < 2:
-        return text + "One seed: no intervals, and the order may be chance."
-    remark = "Small numbers: 95 % over seeds (Student). = marks models that cannot be told apart."
-    return text + remark
+        text += "One seed: no intervals, and the order may be chance."
+    else:
+        text += (
+            "Small numbers: 95 % over seeds (Student). = marks models that cannot be told apart."
+        )
+    return text + _how_timed(found)
+
+
+def _how_timed(found: Findings) -> str:
+    """What else ran while models were timed, and whether one machine timed them all."""
+    timed = [r for e in found.ranked for r in e.of("speed")]
+    loads = [v for r in timed if (v := r.provenance.get("load_average")) is not None]
+    text = f" Timed at a load of {spread(min(loads), max(loads), 2)}." if loads else ""
+    machines = {describe_hardware(r.hardware) for r in timed if r.hardware}
+    if len(machines) > 1:
+        text += f" Times are of {len(machines)} machines and not comparable: "
+        text += "; ".join(sorted(machines)) + "."
+    return text
 
 
 def estimate(found: Estimate | None, most: float = np.inf, digits: int = 3) -> Cell:

@@ -378,6 +378,28 @@ def test_results_of_other_settings_are_not_taken_for_these(finished) -> None:
         findings(open_campaign(other, root))
 
 
+def test_findings_only_read(finished) -> None:
+    root, opened, plan, _ = finished
+    path = root / "plan.json"
+    before, content = path.stat().st_mtime_ns, path.read_bytes()
+    read = findings(opened).plan
+    assert path.stat().st_mtime_ns == before
+    assert (read.names, read.rates) == (plan.names, plan.rates)
+    path.unlink()
+    try:
+        assert findings(opened).plan is None
+        assert not path.exists()
+    finally:
+        path.write_bytes(content)
+
+
+def test_what_else_ran_stays_with_a_timing(finished) -> None:
+    _, opened, _, _ = finished
+    times = [r for e in findings(opened).ranked for r in e.of("speed")]
+    assert times
+    assert all(r.provenance["load_average"] >= 0 for r in times)
+
+
 def test_a_plan_starts_nothing(tmp_path: Path) -> None:
     plan = plan_campaign(miniature(), tmp_path)
     assert "finished 0 of" in plan.text()

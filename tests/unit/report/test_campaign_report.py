@@ -14,7 +14,7 @@ from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.scores import Anchor
 from siliforce.indicators.base import Metric, Result
 from siliforce.report.campaign import render_campaign, scores_csv
-from siliforce.report.campaign_tables import heat_map
+from siliforce.report.campaign_tables import heat_map, ranking
 from siliforce.report.campaign_verdict import verdicts
 from siliforce.report.radar import radar
 from tests.unit.report.synthetic import synthetic
@@ -145,6 +145,17 @@ def test_hovering_over_a_score_of_one_seed_says_so() -> None:
         fixed=(Anchor("rdf", "id:x", "rdf_mae", "1", 0.0, 1.0, ""),),
     )
     assert heat_map(found, "m").rows[0][2][0].note == "one seed: no interval"
+
+
+def test_times_say_what_else_ran_and_where() -> None:
+    found = synthetic(models=FEW, materials=("one",), seeds=1)
+    timed = [r for e in found.ranked for r in e.of("speed")]
+    assert "Timed at" not in ranking(found).caption
+    for k, one in enumerate(timed):
+        one.provenance["load_average"] = 1.0 + k
+    assert f"Timed at a load of 1.0 to {len(timed)}.0." in ranking(found).caption
+    timed[0].hardware, timed[1].hardware = {"cpu": "one"}, {"cpu": "other"}
+    assert "of 2 machines and not comparable" in ranking(found).caption
 
 
 def test_a_radar_draws_corners_where_the_scores_are() -> None:
