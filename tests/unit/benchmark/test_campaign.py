@@ -310,6 +310,7 @@ def test_memory_that_does_not_suffice_halves_the_batch() -> None:
         ({"models": ["mace", "mace"]}, "two models are called 'mace'"),
         ({"models": [], "studies": {}}, "needs `models`"),
         ({"md": {"timestp": 2}}, "did you mean 'timestep'"),
+        ({"preset": "smal"}, "did you mean 'small'"),
     ],
 )
 def test_typing_errors_are_answered(changes: dict, message: str) -> None:
@@ -337,6 +338,15 @@ def test_input_that_would_fail_hours_later_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no reference RDF of start sound-300K"):
         open_campaign(material_with(tmp_path, sound, indicators=["rdf"]), tmp_path)
     base = miniature().materials["HfO2"].model_dump(exclude_unset=True)
+    for name, said in (("adf", "no reference ADF of start cubic-300K"), ("pec", "nothing to mea")):
+        with pytest.raises(ConfigError, match=said):
+            open_campaign(miniature(indicators=["errors", name]), tmp_path)
+    bare = miniature(materials={"HfO2": base | {"structures": {}}}, indicators=["survival"])
+    with pytest.raises(ConfigError, match="no starts for survival"):
+        open_campaign(bare, tmp_path)
+    structures = {"cubic": base["structures"]["cubic"] | {"temperatures": [-300]}}
+    with pytest.raises(ConfigError, match="greater than 0"):
+        miniature(materials={"HfO2": base | {"structures": structures}})
     unknown = miniature(materials={"HfO2": base | {"source": "samd23-mini-hof"}})
     with pytest.raises(ConfigError, match="did you mean 'samd23-mini-hfo'"):
         open_campaign(unknown, tmp_path)
@@ -391,6 +401,7 @@ def test_simulations_are_scored_against_a_reference(tmp_path: Path) -> None:
     assert by_quantity["forces"].score == pytest.approx(1.0)
     assert found.entries[0].value_of("errors", "energy_rmse", "test") == pytest.approx(0, abs=1e-6)
     assert found.entries[0].value_of("speed", "energy_forces") > 1
+    assert found.entries[0].value_of("speed", "peak_memory") is None  # another process has it
     assert found.entries[0].value_of("pressure", "pressure") is not None
     assert 0.5 < by_quantity["rdf"].score < 1
     assert 0.2 < by_quantity["adf"].score < 1
@@ -402,6 +413,28 @@ def test_results_of_other_settings_are_not_taken_for_these(finished) -> None:
     other = miniature(train={"epochs": 3, "batch_size": 2}, studies={})
     with pytest.raises(DataError, match="made with other settings"):
         findings(open_campaign(other, root))
+
+
+def test_findings_only_read(finished) -> None:
+    root, opened, plan, _ = finished
+    path = root / "plan.json"
+    before, content = path.stat().st_mtime_ns, path.read_bytes()
+    read = findings(opened).plan
+    assert path.stat().st_mtime_ns == before
+    assert (read.names, read.rates) == (plan.names, plan.rates)
+    path.unlink()
+    try:
+        assert findings(opened).plan is None
+        assert not path.exists()
+    finally:
+        path.write_bytes(content)
+
+
+def test_what_else_ran_stays_with_a_timing(finished) -> None:
+    _, opened, _, _ = finished
+    times = [r for e in findings(opened).ranked for r in e.of("speed")]
+    assert times
+    assert all(r.provenance["load_average"] >= 0 for r in times)
 
 
 def test_a_plan_starts_nothing(tmp_path: Path) -> None:
