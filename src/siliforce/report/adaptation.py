@@ -116,18 +116,23 @@ def equal_table(result: Result) -> Table:
     ]
     rows = []
     for row in result.tables.get("equal", []):
-        bound = f"{row['bound']} " if row["bound"] else ""
+        bound = f"{row['bound']} " if row.get("bound") else ""
         rows.append(
             [
                 Cell(row["policy"], row["policy"]),
                 Cell(shown(row["n"]), row["n"]),
                 Cell(shown(row["error"]), row["error"]),
                 Cell(shown(row["control"]), row["control"]),
-                Cell(f"{bound}{shown(row['needed'], 2)}", row["needed"]),
-                Cell(f"{bound}{shown(row['ratio'], 2)}×", row["ratio"]),
+                Cell(f"{bound}{shown(row.get('needed'), 2)}", row.get("needed")),
+                Cell(row.get("text", "–"), row.get("ratio")),
             ]
         )
-    return Table(columns, rows, "> : scratch never came down to that error with the frames tried.")
+    return Table(
+        columns,
+        rows,
+        "> : scratch never came down to that error with the frames tried, < : it was below with the "
+        "fewest. Intervals hold 95 % over the draws; an end with a sign is itself only a bound.",
+    )
 
 
 def policy_table(result: Result) -> Table:
