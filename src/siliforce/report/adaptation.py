@@ -130,8 +130,8 @@ def equal_table(result: Result) -> Table:
     return Table(
         columns,
         rows,
-        "> : scratch never came down to that error with the frames tried, < : it was below with the "
-        "fewest. Intervals hold 95 % over the draws; an end with a sign is itself only a bound.",
+        "> : scratch never came down to that error with the frames tried, < : it was below with "
+        "the fewest. Intervals hold 95 % over the draws; an end with a sign is itself only a bound.",
     )
 
 
@@ -174,13 +174,12 @@ def family_part(result: Result) -> dict[str, list[Any]]:
     facts = result.provenance
     n, frames = facts["n_compositions"], facts["source_frames"]
     answer = [f"{n} compositions from one source of {shown(frames)} DFT frames."]
-    for name, words in (
-        ("R_measured", "Measured over the family"),
-        ("R_formula", "By the formula N_SL / N_TL"),
-    ):
-        metric = result.metric(name)
-        if metric is not None:
-            answer.append(f"{words}, R = {shown(metric.value)}: {metric.note}.")
+    measured, formula = result.metric("R_measured"), result.metric("R_formula")
+    if measured is not None:
+        answer.append(f"Measured over the family, R = {measured.note}.")
+    if formula is not None:
+        note = f"{shown(formula.value)}: {formula.note}"
+        answer.append(f"By the formula N_SL / N_TL, R = {note}.")
     answer += [f"Warning: {text}." for text in facts.get("alarms", [])]
     answer += [f"Failed: {name}; see jobs/failed." for name in facts.get("failed", [])]
     rows = result.tables.get("catalogue", [])
@@ -215,7 +214,7 @@ def family_figure(rows: Sequence[dict[str, Any]]) -> Figure:
 
 def catalogue_table(rows: Sequence[dict[str, Any]]) -> Table:
     """One line per composition."""
-    studied = any(row.get("saved") for row in rows)
+    studied = any(row.get("at_equal_error") for row in rows)
     columns = [
         ("composition", ""),
         ("concentration", "%"),
@@ -242,10 +241,8 @@ def _catalogue_row(row: dict[str, Any], studied: bool) -> list[Cell]:
     for name in ("scratch_energy_rmse", "scratch_forces_rmse"):
         cells.append(Cell(shown(row.get(name)), row.get(name)))
     if studied:
-        saved, bound = row.get("saved"), row.get("bound") or ""
-        text = "–" if saved is None else f"{bound} {shown(saved, 2)}×".strip()
-        between = interval(row.get("saved_low"), row.get("saved_high"), 2)
-        cells.append(Cell(text, saved, f"95 %: {between}" if between else ""))
+        saved = row.get("at_equal_error")
+        cells.append(Cell(saved["text"] if saved else "–"))
     return [
         *cells,
         Cell(duration(row["seconds"]), row["seconds"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -244,7 +244,7 @@ def _policies(rows: Rows, facts: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _alarm(pairs: dict[str, tuple[Curve, Curve]]) -> str:
+def _alarm(pairs: Mapping[str, tuple[Curve, Curve]]) -> str:
     """Where transfer is worse than the control, and whether the draws agree on that."""
     lines = []
     for policy, (transfer, scratch) in pairs.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from siliforce.hardware import hardware_stamp
 from siliforce.indicators.base import Metric, Result
@@ -82,7 +82,7 @@ def demonstrate(
     )
 
 
-def _metrics(curves: dict[str, Curve]) -> list[Metric]:
+def _metrics(curves: Mapping[str, Curve]) -> list[Metric]:
     """The two numbers of the claim, and the samples saved."""
     few = _nearest(curves[TRANSFER], CLAIM[0])
     many = _nearest(curves[CONTROL], CLAIM[1])
@@ -107,7 +107,7 @@ def _metric(name: str, curve: Curve, size: int) -> Metric:
     )  # fmt: skip
 
 
-def _saved(curves: dict[str, Curve]) -> list[dict[str, float | str]]:
+def _saved(curves: Mapping[str, Curve]) -> list[dict[str, float | str]]:
     rows: list[dict[str, float | str]] = []
     for size in curves[TRANSFER]:
         saved = saved_at(curves[TRANSFER], curves[CONTROL], size)

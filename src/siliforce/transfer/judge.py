@@ -151,7 +151,7 @@ def _forgetting(before: Result, after: Result) -> list[Metric]:
 
 
 def unfinished(row: Mapping[str, Any]) -> bool:
-    """Whether a training's best epoch lies in its last tenth, and it was not patience that ended it.
+    """Whether a training's best epoch lies in its last tenth, and its budget ended it.
 
     Args:
         row: its `best_epoch`, `epochs` and, where it is known, `stop_reason`.

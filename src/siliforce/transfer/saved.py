@@ -6,7 +6,7 @@ log error. Where training from scratch never comes down to what transfer has wit
 it is asked for that error, and the answer is "more than". Nothing is extrapolated.
 
 The interval holds every number of frames at which the difference of the two log errors is zero
-within Student's t over the draws (Fieller's way for ratios). So it is right for few draws too, where
+within Student's t over the draws (Fieller's way for ratios). So it holds for few draws too, where
 it is wide: with two or three it often has an open end, and the text says so.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import t as student
@@ -67,12 +67,12 @@ class Amount:
         between = "" if self.low is None else f" [{self.low}, {self.high}]"
         return f"{self.value}{unit}{between}"
 
-    def metric(self, name: str, note: str) -> Metric:
+    def metric(self, name: str, note: str, unit: str = "×") -> Metric:
         """As a metric; an open end of the interval has no number there."""
         ends = [None if end is None or end.bound else end.value for end in (self.low, self.high)]
         return Metric(
             name=name, value=self.value.value, unit="", better="higher", low=ends[0], high=ends[1],
-            note=f"{self.text()}, {note}",
+            note=f"{self.text(unit)}, {note}",
         )  # fmt: skip
 
 
@@ -89,6 +89,17 @@ class Saved:
     transfer: Amount
     error: float
     draws: int
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Saved:
+        """From what `asdict` made of one, other keys aside."""
+
+        def amount(ends: Mapping[str, Any]) -> Amount:
+            low, high = (None if ends[k] is None else Number(**ends[k]) for k in ("low", "high"))
+            return Amount(Number(**ends["value"]), low, high)
+
+        scratch, transfer = (amount(plain[name]) for name in ("scratch", "transfer"))
+        return cls(scratch, transfer, plain["error"], plain["draws"])
 
     @property
     def ratio(self) -> Amount:
@@ -153,12 +164,12 @@ def frames_needed(curve: Curve, goal: Sequence[float]) -> Amount:
     grid = np.union1d(knots, np.linspace(knots[0], knots[-1], GRID))
     gap = np.stack([np.interp(grid, knots, draw) for draw in gaps.T])
     mean = gap.mean(axis=0)
-    half = student.ppf((1 + LEVEL) / 2, n_draws - 1) * gap.std(axis=0, ddof=1) / np.sqrt(n_draws)
+    quantile = student.ppf((1 + LEVEL) / 2, n_draws - 1)
+    half = quantile * gap.std(axis=0, ddof=1) / np.sqrt(n_draws)
     possible = np.exp(grid[np.abs(mean) <= half])
-    low = Number(
-        min(possible.min(initial=np.inf), value.value), "" if len(possible) else value.bound
-    )
-    high = Number(max(possible.max(initial=0.0), value.value), "" if len(possible) else value.bound)
+    bound = value.bound if len(possible) == 0 else ""
+    low = Number(float(min([value.value, *possible])), bound)
+    high = Number(float(max([value.value, *possible])), bound)
     if mean[0] < half[0]:
         low = Number(float(counts[0]), "<")
     if mean[-1] > -half[-1]:
