@@ -22,7 +22,7 @@ from scipy.stats import t as student
 from siliforce.indicators.base import Metric
 
 LEVEL = 0.95
-GRID = 2000
+GRID = 500
 """Numbers of frames that are tested for the interval."""
 
 Bound = Literal["", ">", "<"]

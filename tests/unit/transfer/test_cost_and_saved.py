@@ -107,8 +107,8 @@ def holds(amount, truth):
     return low <= truth <= high
 
 
-@pytest.mark.parametrize("n_draws", [2, 3, 5, 20])
-@pytest.mark.parametrize("gain", [0.55, 0.75, 1.3])
+@pytest.mark.parametrize("n_draws", [2, 3, 20])
+@pytest.mark.parametrize("gain", [0.55, 1.3])
 def test_the_interval_holds_the_truth_as_often_as_it_says(gain, n_draws):
     """95 % of 200 trials, less three deviations of such a count."""
     rng, truth = np.random.default_rng(0), gain**-2.5
@@ -118,9 +118,10 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(gain, n_draws):
 
 def test_the_interval_shrinks_with_draws():
     rng = np.random.default_rng(0)
-    ratios = [frames_saved(*noisy(0.55, n, rng)).ratio for n in (5, 40)]
-    widths = [r.high.value / r.low.value for r in ratios]
-    assert widths[1] < 0.7 * widths[0]
+    ratios = [frames_saved(*noisy(0.6, n, rng, (1, 10, 100, 1000))).ratio for n in (5, 40)]
+    assert all(r.low.bound == r.high.bound == "" for r in ratios)
+    widths = [np.log(r.high.value / r.low.value) for r in ratios]
+    assert widths[1] < 0.5 * widths[0]
 
 
 def test_ends_that_are_bounds_are_marked():
