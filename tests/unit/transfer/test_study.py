@@ -73,7 +73,7 @@ def test_a_kill_costs_one_training_and_more_can_be_asked_for(inputs, tmp_path, m
     assert {s["name"] for s in more.curves["series"]} == {"all", "last", "from scratch"}
     kept = Result.load(tmp_path / "study" / "results" / "transfer_study-test.json")
     assert kept.provenance["sentences"] == more.provenance["sentences"]
-    assert "DFT frames saved at equal force error" in more.provenance["sentences"][0]
+    assert "still improving when its budget ended" in more.provenance["sentences"][0]  # one epoch
 
 
 def test_a_target_without_the_source_s_element_and_what_the_source_forgets(inputs, tmp_path):
@@ -159,7 +159,7 @@ def test_without_a_control_better_than_no_forces_there_is_no_factor(gain, who):
 def test_a_learning_rate_at_the_edge_and_draws_that_share_frames_are_said():
     rows = made_rows(gain=2.0)
     sentences = " ".join(summary(rows, FACTS | {"n_pool": 18}).provenance["sentences"])
-    assert "With 5, 10, 20 frames the control's best learning rate is the highest" in sentences
+    assert "With 5, 10, 20 frames the best learning rate of the control is the highest" in sentences
     assert "Draws of 10, 20 frames from a pool of 18" in sentences
     higher = [r | {"which": 3.0, "valid_loss": 1e6} for r in rows if r["which"] == 1.0]
     sentences = " ".join(summary(rows + higher, FACTS | {"n_pool": 100}).provenance["sentences"])
