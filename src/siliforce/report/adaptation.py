@@ -131,7 +131,7 @@ def equal_table(result: Result) -> Table:
         columns,
         rows,
         "> : scratch never came down to that error with the frames tried, < : it was below with "
-        "the fewest. Intervals hold 95 % over the draws; an end with a sign is itself only a bound.",
+        "the fewest. Intervals: 95 % over the draws; an end with a sign is only a bound.",
     )
 
 

@@ -198,8 +198,8 @@ def _control_sentences(rows: Rows, facts: dict[str, Any]) -> list[str]:
     }
     if edge := [str(n) for n in chosen if chosen[n] in (max(tried[n]), min(tried[n]))]:
         sentences.append(
-            f"With {', '.join(edge)} frames the best learning rate of the control is the highest or "
-            "the lowest that was tried: another may be better"
+            f"With {', '.join(edge)} frames the best learning rate of the control is the highest "
+            "or the lowest that was tried: another may be better"
         )
     return sentences
 

@@ -120,7 +120,7 @@ def test_what_is_studied_is_the_policy_of_the_model_files(folder, forces_are_str
     both = write(folder, ["Ge"], policy="last", study=curves | {"policies": ["all", "last"]})
     found = work_on_family(both, folder / "out", train=FAST, quiet=True)
     assert found.tables["catalogue"][0]["at_equal_error"]["policy"] == "last"
-    with pytest.raises(ConfigError, match="study.policies lacks last"):
+    with pytest.raises(ConfigError, match=r"study\.policies lacks last"):
         write(folder, ["Ge"], policy="last", study=curves | {"policies": ["all"]})
 
 
