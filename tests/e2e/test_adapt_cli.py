@@ -58,7 +58,7 @@ def test_study_and_its_page(ready):
     words = ("adapt", "source.safetensors", "ge", "--study", "--frames", "2,4", "--draws", "2")
     code, out, err = ready(*words, "--epochs", "1", "--out", "s")
     assert code == 0, err
-    assert "DFT frames saved at equal force error" in out
+    assert "frames saved" in out
     code, out, _ = ready("report", "s")
     assert code == 0
     assert "<svg" in Path(out.strip()).read_text()

@@ -27,8 +27,14 @@ from siliforce.training.policy import get_policy
 from siliforce.training.record import RUN, read_json
 from siliforce.training.settings import TrainConfig
 from siliforce.transfer import trainings
-from siliforce.transfer.compare import CONTROL_RATES, own_test, refuse_learned, train_control
-from siliforce.transfer.curves import summary
+from siliforce.transfer.compare import (
+    CONTROL_RATES,
+    further_rate,
+    own_test,
+    refuse_learned,
+    train_control,
+)
+from siliforce.transfer.curves import best_control, summary
 from siliforce.transfer.judge import MEASURES
 from siliforce.transfer.trainings import (
     Trainings,
@@ -82,7 +88,8 @@ def study(
         policies: what is trained; several are compared. Without any, `train.policy`.
         frames: how many frames to learn from; more than there are is left out, and said.
         draws: of the frames.
-        rates: learning rates the control tries, over its preset's.
+        rates: learning rates the control tries first, over its preset's; for each number of
+            frames others follow until the best lies between two.
         config, train: sections `adapt` and `train`, for every training.
         workers: processes at once.
         out: folder; asked for again, it goes on.
@@ -169,6 +176,26 @@ class Study(Trainings[Plan]):
         transfer = [("transfer", policy) for policy in self.plan.policies]
         return [*transfer, *(("scratch", rate) for rate in self.plan.rates)]
 
+    def jobs(self) -> list[Job]:
+        """What was planned, and the control's further learning rates."""
+        return [*self.planned, *(job for n in self.counts for job in self._further(n))]
+
+    def _further(self, n: int) -> list[Job]:
+        """Where all learning rates tried so far are done, the best must lie between two."""
+        done, tried, found = self.folder.done_keys(), list(self.plan.rates), []
+        over = done | self.folder.failed_keys()
+        mine = [j for j in self.planned if j.payload["n"] == n and j.payload["kind"] == "scratch"]
+        while over.issuperset(job.key for job in mine):
+            best = best_control(self.rows(mine))[1].get(n)
+            rate = None if best is None else further_rate(tried, best)
+            if rate is None:
+                break
+            tried.append(rate)
+            further = [self._job(n, k, "scratch", rate) for k in range(self.plan.draws)]
+            found += further
+            mine += further
+        return found
+
     def draw(self, n: int, k: int) -> Dataset:
         """The first n frames of draw k."""
         return self.pool.subset(np.sort(self.order(k)[:n]))
@@ -213,6 +240,7 @@ class Study(Trainings[Plan]):
             "best_epoch": about["best_epoch"],
             "epochs": about["epochs"],
             "steps": about["steps"],
+            "stop_reason": about["stop_reason"],
             "seconds": about["wall_s"],
             "n_parameters": done.n_parameters,
             **{name: found.value(name) for name in MEASURES},
@@ -224,12 +252,12 @@ class Study(Trainings[Plan]):
 
     def summary(self) -> Result:
         """Curves, intervals, sentences."""
-        return summary(self.rows(), self.facts())
+        return summary(self.rows(self.jobs()), self.facts())
 
-    def rows(self) -> list[dict[str, Any]]:
-        """What is done."""
+    def rows(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        """What is done of them."""
         done = self.folder.done_keys()
-        paths = (self.folder.done_path(job.key) for job in self.planned if job.key in done)
+        paths = (self.folder.done_path(job.key) for job in jobs if job.key in done)
         return [json.loads(path.read_text()) for path in paths]
 
     def facts(self) -> dict[str, Any]:
@@ -240,8 +268,14 @@ class Study(Trainings[Plan]):
             "source_frames": self.potential.card.n_frames,
             "policies": self.plan.policies,
             "rates": self.plan.rates,
+            "zero_forces_rmse": self._zero_forces(),
         }
         if self.source_test is not None:
             before = evaluate(self.potential, self.source_test)
             facts["source_forces_rmse"] = before.value("forces_rmse")
         return facts
+
+    def _zero_forces(self) -> float | None:
+        """Error of predicting zero forces on the test, meV/Å."""
+        forces = [frame.forces for frame in self.test if frame.forces is not None]
+        return 1e3 * float(np.sqrt(np.mean(np.square(np.concatenate(forces))))) if forces else None

@@ -107,7 +107,7 @@ class Trainings(ABC, Generic[AnyPlan]):
 
     def progress(self) -> Progress:
         """Where the study stands."""
-        return self.folder.progress(self.planned)
+        return self.folder.progress(self.jobs())
 
     @abstractmethod
     def perform(self, job: Job, scratch: Path, attempt: int) -> bytes:
@@ -135,8 +135,9 @@ class Trainings(ABC, Generic[AnyPlan]):
             "frames": self.counts,
             "left_out": [n for n in plan.frames if n not in self.counts],
             "draws": plan.draws,
+            "n_pool": len(self.pool),
             "n_test": len(self.test),
-            "failed": len(self.folder.failed_keys() & {job.key for job in self.planned}),
+            "failed": len(self.folder.failed_keys() & {job.key for job in self.jobs()}),
         }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from siliforce.potential import Potential
 from siliforce.training.settings import TrainConfig
 from siliforce.transfer.cost import saving
 from siliforce.transfer.family import _job, catalogue, load_family, work_on_family
+from siliforce.transfer.saved import Amount, Number, Saved
 from tests.cases import CASES, build_potential
 from tests.toys import toy_potential
 from tests.unit.training.target import target
@@ -142,26 +144,49 @@ def test_goes_on_after_a_kill(folder, monkeypatch):
     assert len(found.tables["catalogue"]) == 2
 
 
-def test_with_learning_curves_the_saving_is_measured(folder):
+@pytest.fixture
+def forces_are_strong(monkeypatch):
+    """Potentials of one epoch count as better than nothing."""
+    monkeypatch.setattr("siliforce.transfer.study.Study._zero_forces", lambda self: 1e9)
+
+
+def test_with_learning_curves_the_saving_is_measured(folder, forces_are_strong):
     family = write(folder, ["Ge"], study={"frames": [2, 3], "draws": 2})
     found = work_on_family(family, folder / "out", train=FAST, quiet=True)
     row = found.tables["catalogue"][0]
-    expected = (40 + 4 * row["saved"]) / (40 + 4)
-    assert found.value("R_measured") == pytest.approx(expected)
+    saved = row["at_equal_error"]
+    assert saved["policy"] == "all"
+    scratch, transfer = (saved[kind]["value"]["value"] for kind in ("scratch", "transfer"))
+    assert found.value("R_measured") == pytest.approx((40 + scratch) / (40 + transfer))
     json.dumps(found.model_dump(mode="json"))
 
 
 def test_bounds_are_said():
     source = toy_potential()
     source.card.n_frames = 100
+    two, four = Amount(Number(2.0)), Amount(Number(4.0))
+    bounded, exact = Amount(Number(20.0, ">")), Amount(Number(12.0))
     rows = [
-        {"name": "a", "n_frames": 10, "alarm": "", "saved": 5.0, "bound": ">"},
-        {"name": "b", "n_frames": 10, "alarm": "worse", "saved": 3.0, "bound": ""},
-    ]
+        {"name": "a", "n_frames": 10, "alarm": "",
+         "at_equal_error": asdict(Saved(bounded, two, 50.0, 1))},
+        {"name": "b", "n_frames": 10, "alarm": "worse",
+         "at_equal_error": asdict(Saved(exact, four, 50.0, 1))},
+    ]  # fmt: skip
     result = catalogue(rows, source, ["c"])
-    assert result.value("R_measured") == pytest.approx((100 + 50 + 30) / 120)
-    assert "a bound (>)" in result.metric("R_measured").note
+    assert result.value("R_measured") == pytest.approx((100 + 20 + 12) / 106)
+    assert result.metric("R_measured").note.startswith("> 1.2, ")
     assert result.provenance["alarms"] == ["b: worse"]
+
+
+def test_what_is_studied_is_the_policy_of_the_model_files(folder, forces_are_strong):
+    curves = {"frames": [2, 3], "draws": 1}
+    assert write(folder, ["Ge"], study=curves).study.policies == ["all"]
+    assert write(folder, ["Ge"], policy="last", study=curves).study.policies == ["last"]
+    both = write(folder, ["Ge"], policy="last", study=curves | {"policies": ["all", "last"]})
+    found = work_on_family(both, folder / "out", train=FAST, quiet=True)
+    assert found.tables["catalogue"][0]["at_equal_error"]["policy"] == "last"
+    with pytest.raises(ConfigError, match=r"study\.policies lacks last"):
+        write(folder, ["Ge"], policy="last", study=curves | {"policies": ["all"]})
 
 
 def test_frames_of_another_composition(folder):
