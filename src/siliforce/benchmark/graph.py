@@ -225,13 +225,15 @@ def dynamics_inputs(campaign: Campaign, material: Material, variant: Variant) ->
 
 
 def _curves(material: Material) -> list[str]:
-    """Hashes of the reference's distribution functions."""
+    """Hashes of what the reference has of every start; what it lacks does not count."""
     found = []
     for start in material.starts:
         arrays = []
-        for curves in (start.rdf, start.adf):
+        for curves in (start.rdf, start.adf, start.vdos):
             if curves is not None:
                 arrays += [curves.x, *(curves.values[name] for name in sorted(curves.values))]
+        if start.pressure is not None:
+            arrays.append(np.array(start.pressure.mean))
         found.append(digest(*arrays))
     return found
 

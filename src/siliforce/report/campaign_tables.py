@@ -37,9 +37,7 @@ def ranking(found: Findings) -> Table:
             place = Cell(f"{standing.rank}{tie}", standing.rank)
         row = [
             place,
-            Cell(
-                _named(standing.label, own), standing.label, style=style_of(found, standing.label)
-            ),
+            Cell(named(standing.label, own), standing.label, style=style_of(found, standing.label)),
             estimate(standing.total, 1.0),
             *(estimate(standing.domains.get(name), 1.0) for name in DOMAINS),
         ]
@@ -59,7 +57,8 @@ def _of(material: str, materials: Sequence[str]) -> str:
     return f", {material}" if len(materials) > 1 else ""
 
 
-def _named(label: str, entries: Sequence[Entry]) -> str:
+def named(label: str, entries: Sequence[Entry]) -> str:
+    """With what sets a model apart: direct forces, foreign weights."""
     notes = []
     if any(entry.direct for entry in entries):
         notes.append("non-conservative")
