@@ -144,7 +144,7 @@ def noise(frames: Sequence[Atoms], interval: float) -> dict[str, float]:
     first, second = (
         density_of_states(half, interval, resolution) for half in (frames[:middle], frames[middle:])
     )
-    return {"vdos_wasserstein": distance(first, second) / np.sqrt(2)}
+    return {"vdos_wasserstein": distance(first, second) / 2**0.5}
 
 
 def with_velocities(frames: Sequence[Atoms], interval: float) -> list[Atoms]:
