@@ -35,11 +35,19 @@ def pressures(found: Findings, material: str) -> Table | None:
 
 
 def drifts(found: Findings, material: str) -> Table | None:
-    """Drift of the conserved energy of every model in every start; None without any."""
-    table = _table(found, material, "dynamics", "energy_drift", "meV/atom/ps")
+    """Drift of the conserved energy of every model in every start; None without any.
+
+    Runs without a thermostat, where there are any, have a column of their own.
+    """
+    kind = "dynamics" if _results(found, material, "dynamics") else "nve"
+    table = _table(found, material, kind, "energy_drift", "meV/atom/ps")
     if table is None:
         return None
-    results = _results(found, material, "dynamics")
+    results = _results(found, material, kind)
+    if _results(found, material, "nve"):
+        table.columns.append(("NVE, all starts", "meV/atom/ps"))
+        for row in table.rows:
+            row.append(_cell(_results(found, material, "nve", str(row[0].value)), "energy_drift"))
     kinds = dict.fromkeys(r.provenance.get("config", {}).get("ensemble", "") for r in results)
     table.caption = (
         f"{', '.join([material, *(k.upper() for k in kinds if k)])}: magnitude of the slope of the "
