@@ -140,7 +140,8 @@ def _heat_cell(
     ]
     failures = [s.note for s in own if s.note.startswith("failed")]
     if value is None:
-        return HeatCell("–", "absent", note=own[0].note if own else "not measured")
+        text, note = ("n/a", own[0].note) if own else ("–", "not measured")
+        return HeatCell(text, "absent", note=note)
     if failures and len(failures) == len(own):
         return HeatCell("failed", "failed", note=failures[0])
     mark = "*" if failures else ""
