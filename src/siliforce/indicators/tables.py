@@ -96,7 +96,9 @@ def result_table(result: Result) -> Group:
     table.add_column("note")
     for metric in result.metrics:
         table.add_row(
-            f"{metric.name} [{metric.unit}]".replace("[", "\\["), _number(metric), metric.note
+            f"{metric.name} \\[{metric.unit}]" if metric.unit else metric.name,
+            _number(metric),
+            metric.note,
         )
     notes = [Text(f"failed: {result.failure}", style="red")] if result.failure else []
     return Group(table, *notes)

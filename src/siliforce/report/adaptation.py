@@ -168,7 +168,9 @@ def family_part(result: Result) -> dict[str, list[Any]]:
     """The catalogue, its cost, and which members should not be used."""
     facts = result.provenance
     n, frames = facts["n_compositions"], facts["source_frames"]
-    answer = [f"{n} compositions from one source of {shown(frames)} DFT frames."]
+    answer = [
+        f"{n} composition{'s' if n != 1 else ''} from one source of {shown(frames)} DFT frames."
+    ]
     for name, words in (
         ("R_measured", "Measured over the family"),
         ("R_formula", "By the formula N_SL / N_TL"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from siliforce.data import Dataset, Split, load_dataset
+from siliforce.data.fingerprint import copied
 from siliforce.errors import DataError
 from siliforce.potential import Potential
 from siliforce.training.adapt import adapt, adapt_defaults, target_data
@@ -71,6 +72,12 @@ def compare(
     if valid is not None and test is None:
         raise DataError("--valid names the held-out frames: name those of the test too, by --test")
     inputs = target_data(data, section, valid, user.seed)
+    sets = _test_sets(source, inputs, test, source_test)
+    used = Dataset.concatenate([inputs.train, inputs.valid])
+    if test is not None:
+        refuse_copies(used, sets["test"], "--test")
+    if source_test is not None:
+        refuse_learned(source, sets["ood:source"])
     common: dict[str, Any] = {"restart": restart, "quiet": quiet}
     adapted = adapt(
         source, data, valid=valid, policy=policy, replay=replay, config=section, train=user,
@@ -81,8 +88,6 @@ def compare(
         frames = data if valid is not None else inputs.split
         folder = Path(out) / "control" / f"lr-{rate:g}"
         controls[rate] = train_control(potential, frames, user, rate, folder, valid, **common)
-    used = Dataset.concatenate([inputs.train, inputs.valid])
-    sets = _test_sets(source, inputs, test, source_test)
     return judge(potential, adapted, controls, sets, used)
 
 
@@ -100,6 +105,36 @@ def _test_sets(
         sets = {"test": load_dataset(test)}  # type: ignore[arg-type]
     own = own_test(source) if source_test is None else load_dataset(source_test)  # type: ignore[arg-type]
     return sets if own is None else sets | {"ood:source": own}
+
+
+def refuse_copies(used: Dataset, test: Dataset, option: str) -> None:
+    """Frames for a test that are learned from, be they turned or renumbered, test nothing.
+
+    Raises:
+        DataError: there are such frames.
+    """
+    found = {j for _, j in copied(used, test)}
+    if found:
+        raise DataError(
+            f"{option}: {len(found)} of {len(test)} frames are copies of frames that are trained "
+            f"on or held out ({test.sources[min(found)]}): name others, or leave {option} out"
+        )
+
+
+def refuse_learned(source: str | Path | Potential, test: Dataset) -> None:
+    """As `refuse_copies`, for what the source learned from, where its run folder knows that.
+
+    Raises:
+        DataError: there are such frames.
+    """
+    if isinstance(source, Potential) or not Path(source).is_dir():
+        return
+    try:
+        sets = recorded_sets(source)
+    except DataError:
+        return
+    known = [part for name, part in sets.items() if name in ("train", "valid")]
+    refuse_copies(Dataset.concatenate(known), test, "--source-test")
 
 
 def own_test(source: str | Path | Potential) -> Dataset | None:

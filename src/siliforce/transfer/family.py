@@ -1,7 +1,8 @@
 """`adapt --family`: a catalogue of compositions from one source, grown one at a time.
 
 Each composition is a job of a folder: adapted beside its control, or studied with learning curves,
-in `OUT/NAME/`. Asked for again, only what is new or was killed is trained.
+in `OUT/NAME/`. Asked for again, only what is new or was killed is trained; with other frames or
+settings a composition gets another folder, and the catalogue names the new one.
 
     source: runs/si64
     study: {frames: [5, 10, 20], draws: 3}        # left out: one comparison on all frames
@@ -24,17 +25,22 @@ from pydantic import Field, field_validator
 
 from siliforce.data import Dataset, load_dataset
 from siliforce.errors import ConfigError, DataError, TrainingError
+from siliforce.files import write_atomic
 from siliforce.indicators.base import Metric, Result
 from siliforce.jobs import Job, JobFailed, JobFolder, work
 from siliforce.potential import BEST, Potential
 from siliforce.training.adapted import AdaptConfig, fingerprint
 from siliforce.training.options import Options, parse
+from siliforce.training.policy import get_policy
 from siliforce.training.settings import TrainConfig
 from siliforce.transfer.compare import compare
 from siliforce.transfer.cost import measured_saving, saving
 from siliforce.transfer.study import study
+from siliforce.transfer.trainings import content, same_adapt
 
 INDICATOR = "transfer_family"
+MARK = "family_key"
+"""File in a run folder that names the training: that of another one is left alone."""
 
 
 class Target(Options):
@@ -141,14 +147,21 @@ def work_on_family(
         config, train: sections for every adaptation.
 
     Raises:
+        ConfigError: unknown policies.
         DataError: frames that are not of the composition.
     """
     root, config, train = Path(out), config or AdaptConfig(), train or TrainConfig()
+    if train.policy is not None:
+        raise ConfigError("a family has no train.policy: name one as policy in the family file")
+    for name in filter(None, [family.policy, *(family.study.policies if family.study else [])]):
+        get_policy(name, config.policies)
     source = Potential.load(family.source)
     sets = {target.name: load_dataset(target.data) for target in family.targets}
     shares = {target.name: target.concentration(sets[target.name]) for target in family.targets}
-    settings = [config.model_dump(mode="json"), train.model_dump(mode="json", exclude_unset=True)]
-    jobs = [_job(family, target, sets[target.name], source, settings) for target in family.targets]
+    settings = [same_adapt(config), train.model_dump(mode="json", exclude_unset=True)]
+    of = {target.name: (sets[target.name], source, settings) for target in family.targets}
+    jobs = [_job(family, target, *of[target.name]) for target in family.targets]
+    plain = family.model_copy(update={"study": None})
     folder = JobFolder(root / "jobs", ".json")
 
     def perform(job: Job, scratch: Path, attempt: int) -> bytes:
@@ -156,15 +169,17 @@ def work_on_family(
         if not quiet:
             print(f"{target.name}: {len(sets[target.name])} frames", flush=True)
         try:
-            row = _one(family, target, root / target.name, config, train, quiet)
-        except TrainingError as error:
+            run = _folder(root, target.name, _job(plain, target, *of[target.name]).key)
+            row = _one(family, target, run, root / target.name, config, train, quiet)
+        except (TrainingError, DataError, ConfigError) as error:
             raise JobFailed(str(error)) from error
         return json.dumps(row | {"concentration": shares[target.name]}).encode()
 
     work(folder, lambda: jobs, perform, attempts=1)
     done = folder.done_keys()
     rows = [json.loads(folder.done_path(j.key).read_text()) for j in jobs if j.key in done]
-    failed = [job.payload.name for job in jobs if job.key in folder.failed_keys()]
+    lost = [job for job in jobs if job.key in folder.failed_keys()]
+    failed = [f"{job.payload.name} ({folder.reason(job.key)})" for job in lost]
     result = catalogue(rows, source, failed)
     result.save(root / "results")
     return result
@@ -176,18 +191,31 @@ def _job(
     about = {
         "source": fingerprint(source),
         "frames": frames.hash,
-        "target": target.model_dump(mode="json", exclude={"data"}),
-        "family": family.model_dump(mode="json", include={"policy", "study", "source_test"}),
+        "target": target.model_dump(mode="json", exclude={"data"}) | {"test": content(target.test)},
+        "family": family.model_dump(mode="json", include={"policy", "study"})
+        | {"source_test": content(family.source_test)},
         "settings": settings,
     }
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8)
     return Job(digest.hexdigest(), target.name, target)
 
 
+def _folder(root: Path, name: str, key: str) -> Path:
+    """Run folder of a training: NAME, or NAME-KEY where that holds another one."""
+    for folder in (root / name, root / f"{name}-{key}"):
+        mark = folder / MARK
+        if not folder.exists():
+            write_atomic(mark, key)
+        if mark.is_file() and mark.read_text() == key:
+            break
+    return folder
+
+
 def _one(
     family: Family,
     target: Target,
     out: Path,
+    studied: Path,
     config: AdaptConfig,
     train: TrainConfig,
     quiet: bool,
@@ -211,7 +239,7 @@ def _one(
         }
     row |= {name: result.value(name) for name in ("gain", "forgetting")}
     if family.study is not None:
-        row |= _studied(family, target, out / "study", config, train, quiet)
+        row |= _studied(family, target, studied / "study", config, train, quiet)
     return row
 
 

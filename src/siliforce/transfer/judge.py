@@ -13,6 +13,7 @@ from siliforce.data import Dataset
 from siliforce.indicators.base import Metric, Result, stamp
 from siliforce.indicators.errors import evaluate
 from siliforce.indicators.sampling import MIN_UNITS, RESAMPLES, interval_95
+from siliforce.indicators.tables import digits
 from siliforce.potential import Potential
 from siliforce.training.record import CONFIG, RUN, read_json
 from siliforce.training.run import RunResult
@@ -38,6 +39,19 @@ class Comparison:
     @property
     def result(self) -> Result:
         return self.results[-1]
+
+    @property
+    def sentence(self) -> str:
+        """The answer in words; empty without a control."""
+        gain = self.result.metric("gain")
+        if gain is None or gain.value is None:
+            return ""
+        mine, theirs = (self.result.value(f"{k}_forces_rmse") for k in ("adapted", "scratch"))
+        sure = "" if gain.low is None else f" [{digits(gain.low, 3)}, {digits(gain.high, 3)}]"
+        return (
+            f"force error on the test frames: {digits(mine, 3)} meV/Å adapted, {digits(theirs, 3)} "
+            f"from scratch on the same frames, {digits(gain.value, 3)}{sure} times as large"
+        )
 
     @property
     def alarm(self) -> str:

@@ -27,10 +27,20 @@ from siliforce.training.policy import get_policy
 from siliforce.training.record import RUN, read_json
 from siliforce.training.settings import TrainConfig
 from siliforce.transfer import trainings
-from siliforce.transfer.compare import CONTROL_RATES, own_test, train_control
+from siliforce.transfer.compare import CONTROL_RATES, own_test, refuse_learned, train_control
 from siliforce.transfer.curves import summary
 from siliforce.transfer.judge import MEASURES
-from siliforce.transfer.trainings import Trainings, as_paths, digest, finished
+from siliforce.transfer.trainings import (
+    Trainings,
+    as_paths,
+    content,
+    digest,
+    finished,
+    same_adapt,
+)
+
+CUSTOM = "custom"
+"""What a policy without a name is called: that of `train.policy`."""
 
 
 class Plan(trainings.Plan):
@@ -69,7 +79,7 @@ def study(
         test: target frames for the test; without them 30 % of `data` are kept for it.
         source_test: frames of the source, for what is forgotten, as in `compare`.
         replay: frames of the source to mix in.
-        policies: what is trained; several are compared.
+        policies: what is trained; several are compared. Without any, `train.policy`.
         frames: how many frames to learn from; more than there are is left out, and said.
         draws: of the frames.
         rates: learning rates the control tries, over its preset's.
@@ -82,14 +92,35 @@ def study(
         ConfigError: unknown policy, no numbers of frames.
         DataError: fewer frames than the smallest number asked for.
     """
+    names, section, user = _policies(
+        policies, as_options(AdaptConfig, config, "adapt"), as_options(TrainConfig, train, "train")
+    )
     plan = _plan(
         source=str(source), data=as_paths(data), test=_named(test), source_test=_named(source_test),
-        replay=_named(replay), policies=list(policies or [DEFAULT_POLICY]),
-        frames=sorted(set(frames)), draws=draws, rates=list(rates),
-        adapt=as_options(AdaptConfig, config, "adapt"),
-        train=as_options(TrainConfig, train, "train"),
+        replay=_named(replay), policies=names, frames=sorted(set(frames)), draws=draws,
+        rates=list(rates), adapt=section, train=user,
     )  # fmt: skip
     return Study.carry_out(plan, out, workers, quiet, on_progress)
+
+
+def _policies(
+    names: Sequence[str] | None, section: AdaptConfig, user: TrainConfig
+) -> tuple[list[str], AdaptConfig, TrainConfig]:
+    """Policies by name; `train.policy` gets one, for the control has the rest of `train` too.
+
+    Raises:
+        ConfigError: policies are named, and `train.policy` is another.
+    """
+    if user.policy is None:
+        return list(names or [DEFAULT_POLICY]), section, user
+    if names:
+        raise ConfigError(
+            "--policy and train.policy are both given: name policies of your own in adapt.policies"
+        )
+    own = {**section.policies, CUSTOM: user.policy}
+    rest = user.model_dump(exclude_unset=True, exclude={"policy"})
+    section = section.model_copy(update={"policies": own})
+    return [CUSTOM], section, TrainConfig.model_validate(rest)
 
 
 def _plan(**choices: Any) -> Plan:
@@ -101,7 +132,7 @@ def _plan(**choices: Any) -> Plan:
     if not choices["frames"] or min(choices["frames"]) < 2:
         raise ConfigError("a study needs numbers of frames, each at least 2 (one is held out)")
     for name in choices["policies"]:
-        get_policy(name)
+        get_policy(name, choices["adapt"].policies)
     return Plan(**choices)
 
 
@@ -120,6 +151,10 @@ class Study(Trainings[Plan]):
         self.source_hash = fingerprint(self.potential)
         named = plan.source_test
         self.source_test = own_test(plan.source) if named is None else load_dataset(named)
+        if named is not None:
+            assert self.source_test is not None
+            refuse_learned(plan.source, self.source_test)
+        self.replay, self.same_adapt = content(plan.replay), same_adapt(plan.adapt)
         if not self.counts:
             raise DataError(
                 f"a study of {min(plan.frames)} frames and more needs as many; there are "
@@ -145,13 +180,14 @@ class Study(Trainings[Plan]):
             "frames": self.draw(n, k).hash,
             "test": self.test.hash,
             "source_test": self.source_test.hash if self.source_test is not None else None,
-            "replay": plan.replay,
+            "replay": self.replay,
             "what": [kind, which, k],
-            "adapt": plan.adapt.model_dump(mode="json"),
+            "adapt": self.same_adapt,
             "train": plan.train.model_dump(mode="json", exclude_unset=True),
         }
         if kind == "transfer":
-            settings["policy"] = get_policy(str(which)).model_dump(mode="json")
+            policy = get_policy(str(which), plan.adapt.policies)
+            settings["policy"] = policy.model_dump(mode="json")
         payload = {"n": n, "draw": k, "kind": kind, "which": which}
         return Job(digest(settings), f"n={n}", payload)
 

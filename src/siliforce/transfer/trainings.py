@@ -27,6 +27,7 @@ from siliforce.training.adapted import AdaptConfig
 from siliforce.training.options import Options
 from siliforce.training.run import RunResult
 from siliforce.training.settings import TrainConfig
+from siliforce.transfer.compare import refuse_copies
 from siliforce.workers import run_workers
 
 TEST = 0.3
@@ -72,6 +73,7 @@ class Trainings(ABC, Generic[AnyPlan]):
         frames = load_dataset(plan.data)
         if plan.test is not None:
             self.pool, self.test = frames, load_dataset(plan.test)
+            refuse_copies(self.pool, self.test, "--test")
         else:
             parts = split_dataset(frames, SplitConfig(valid=0.0, test=TEST, seed=plan.train.seed))
             self.pool, self.test = parts.train, parts.test
@@ -158,6 +160,17 @@ def finished(training: Callable[[], RunResult]) -> RunResult:
     if done.interrupted:
         raise KeyboardInterrupt
     return done
+
+
+def same_adapt(section: AdaptConfig) -> dict[str, Any]:
+    """What of the section `adapt` a training depends on: frames by content, not by name."""
+    same = section.model_dump(mode="json", exclude={"policies"})
+    return same | {"replay": content(section.replay)}
+
+
+def content(frames: Any) -> str | None:
+    """Hash of the frames of files."""
+    return None if frames is None else load_dataset(frames).hash
 
 
 def as_paths(given: str | Path | Sequence[str | Path]) -> list[str]:

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from siliforce.data import load_dataset
+from siliforce.errors import DataError
 from siliforce.indicators.base import Result
 from siliforce.indicators.errors import evaluate
 from siliforce.potential import Potential
 from siliforce.training import train
+from siliforce.training.sets import recorded_sets
 from siliforce.transfer.compare import compare, model_section
 from tests.cases import CASES, build_potential
+from tests.run_folders import store_of
 from tests.unit.training.target import target
 
 SCHNET = next(c for c in CASES if c.model == "schnet")
@@ -22,9 +25,10 @@ FAST = {"epochs": 3, "batch_size": 2, "ema": None}
 def source(tmp_path_factory):
     """A SchNet that has learned some silicon."""
     folder = tmp_path_factory.mktemp("source")
-    data = target(12, folder / "si", new=())
+    target(12, folder / "si", new=())
     config = {"epochs": 15, "batch_size": 2, "lr": 1e-2}
-    train(data, "schnet", preset="tiny", config=config, out=folder / "run", quiet=True)
+    own = str(folder / "si")
+    train(own, "schnet", preset="tiny", config=config, out=folder / "run", quiet=True)
     return folder / "run"
 
 
@@ -90,6 +94,25 @@ def test_results_lie_in_the_run_folder(compared):
     assert kept.value("gain") == found.result.value("gain")
     names = {p.name for p in (folder / "run" / "results").glob("*.json")}
     assert names == {"transfer-test.json", "errors-test.json", "errors-ood_source.json"}
+
+
+def test_frames_that_were_learned_from_test_nothing(source, tmp_path):
+    data = target(6, tmp_path / "ge")
+    options = {"train": FAST, "out": tmp_path / "run", "quiet": True}
+    turned = data[1].replace(positions=data[1].positions + 0.3)
+    mixed = store_of([*target(2, tmp_path / "new", seed=9), turned], tmp_path / "mixed")
+    with pytest.raises(DataError, match="--test: 1 of 3 frames are copies"):
+        compare(source, data, test=mixed, **options)
+    learned = recorded_sets(source)["train"]
+    with pytest.raises(DataError, match=r"--source-test: \d+ of \d+ frames are copies"):
+        compare(source, data, source_test=learned, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_answer_is_said_in_words(compared):
+    found, _ = compared
+    assert "adapted" in found.sentence
+    assert "from scratch on the same frames" in found.sentence
 
 
 def test_alarm_when_transfer_is_worse(tmp_path):

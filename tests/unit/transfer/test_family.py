@@ -1,16 +1,18 @@
 """A catalogue of compositions: made, killed, extended, summed up."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 
+from siliforce.data import load_dataset
 from siliforce.errors import ConfigError, DataError
 from siliforce.indicators.base import Result
 from siliforce.potential import Potential
 from siliforce.training.settings import TrainConfig
 from siliforce.transfer.cost import saving
-from siliforce.transfer.family import catalogue, load_family, work_on_family
+from siliforce.transfer.family import _job, catalogue, load_family, work_on_family
 from tests.cases import CASES, build_potential
 from tests.toys import toy_potential
 from tests.unit.training.target import target
@@ -55,6 +57,69 @@ def test_grows_by_one_composition(folder):
     assert both.metric("R_measured") is None
     kept = Result.load(folder / "out" / "results" / "transfer_family.json")
     assert kept.tables == both.tables
+
+
+def test_a_composition_that_gets_frames_or_settings_is_trained_beside_the_old_one(folder):
+    work_on_family(write(folder, ["Ge"]), folder / "out", train=FAST, quiet=True)
+    shutil.rmtree(folder / "Ge")
+    target(8, folder / "Ge", new=("Ge",))
+    grown = work_on_family(write(folder, ["Ge"]), folder / "out", train=FAST, quiet=True)
+    (row,) = grown.tables["catalogue"]
+    assert grown.provenance["failed"] == []
+    assert row["n_frames"] == 6
+    assert row["model"].startswith("Si7Ge-")
+    assert (folder / "out" / row["model"]).is_file()
+    assert (folder / "out" / "Si7Ge" / "best.safetensors").is_file()
+    longer = FAST.model_copy(update={"max_time": "60s"})
+    longer = TrainConfig.model_validate(longer.model_dump(exclude_unset=True))
+    again = work_on_family(write(folder, ["Ge"]), folder / "out", train=longer, quiet=True)
+    assert again.provenance["failed"] == []
+    assert again.tables["catalogue"][0]["model"] not in (row["model"], "Si7Ge/best.safetensors")
+
+
+def test_learning_curves_may_follow_without_training_the_model_again(folder):
+    work_on_family(write(folder, ["Ge"]), folder / "out", train=FAST, quiet=True)
+    made = (folder / "out" / "Si7Ge" / "best.safetensors").stat().st_mtime_ns
+    family = write(folder, ["Ge"], study={"frames": [2, 3], "draws": 1})
+    found = work_on_family(family, folder / "out", train=FAST, quiet=True)
+    assert found.tables["catalogue"][0]["model"] == "Si7Ge/best.safetensors"
+    assert (folder / "out" / "Si7Ge" / "best.safetensors").stat().st_mtime_ns == made
+
+
+def test_one_composition_that_fails_does_not_stop_the_others(folder):
+    shutil.rmtree(folder / "Ge")
+    target(3, folder / "Ge", new=("Ge",))
+    target(12, folder / "Sn2", new=("Sn",))
+    family = write(folder, ["Ge", "Sn"], study={"frames": [3], "draws": 1})
+    found = work_on_family(family, folder / "out", train=FAST, quiet=True)
+    assert [row["name"] for row in found.tables["catalogue"]] == ["Si7Sn"]
+    (lost,) = found.provenance["failed"]
+    assert lost.startswith("Si7Ge (a study of 3 frames and more needs as many")
+
+
+def test_test_frames_count_by_what_is_in_them(folder):
+    def key():
+        family = write(folder, ["Ge"])
+        targets = [t.model_copy(update={"test": [str(folder / "t")]}) for t in family.targets]
+        source = Potential.load(folder / "source.safetensors")
+        frames = load_dataset(targets[0].data)
+        return _job(family.model_copy(update={"targets": targets}), targets[0], frames, source, [])
+
+    target(2, folder / "t", new=("Ge",), seed=3)
+    first = key()
+    assert key() == first
+    shutil.rmtree(folder / "t")
+    target(2, folder / "t", new=("Ge",), seed=4)
+    assert key().key != first.key
+
+
+def test_policies_are_checked_before_work_begins(folder):
+    with pytest.raises(ConfigError, match="did you mean 'last'"):
+        work_on_family(write(folder, ["Ge"], policy="lsat"), folder / "out", quiet=True)
+    train = TrainConfig(policy="last")
+    with pytest.raises(ConfigError, match="name one as policy in the family file"):
+        work_on_family(write(folder, ["Ge"]), folder / "out", train=train, quiet=True)
+    assert not (folder / "out").exists()
 
 
 def test_goes_on_after_a_kill(folder, monkeypatch):

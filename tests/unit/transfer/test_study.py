@@ -1,6 +1,7 @@
 """Learning curves: nested draws, resumed after kills, extended, summed up."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -80,6 +81,44 @@ def test_a_target_without_the_source_s_element_and_what_the_source_forgets(input
     forgot = {row["kind"]: "source_forces_rmse" in row for row in found.tables["trainings"]}
     assert forgot == {"transfer": True, "scratch": False}
     assert found.provenance["source_forces_rmse"] > 0
+
+
+def test_test_frames_are_not_among_those_drawn(inputs, tmp_path):
+    with pytest.raises(DataError, match="--test: 9 of 9 frames are copies"):
+        study(**inputs, **options(tmp_path, test=inputs["data"]))
+
+
+def test_policies_of_your_own_and_keys_that_stay(inputs, tmp_path):
+    """A policy by parts is trained as it is; what it is called changes no other training."""
+    paths = {"source": str(inputs["source"]), "data": [str(inputs["data"])], "frames": [4]}
+    own = {"policies": {"out": {"parts": {"readout": 1}}}}
+    plain, named = Study(tmp_path, Plan(**paths)), Study(tmp_path, Plan(**paths, adapt=own))
+    assert [j.key for j in plain.jobs()] == [j.key for j in named.jobs()]
+    found = study(**inputs, **options(
+        tmp_path, frames=(4,), draws=1, policies=["out", "all"], config=own,
+    ))  # fmt: skip
+    sizes = {r["which"]: r["n_parameters"] for r in found.tables["trainings"]}
+    assert sizes["out"] < sizes["all"] == sizes[1.0]
+    train = FAST | {"policy": {"parts": {"readout": 1}}}
+    alone = study(**inputs, **options(tmp_path, frames=(4,), draws=1, train=train))
+    assert {s["name"] for s in alone.curves["series"]} == {"custom", "from scratch"}
+    with pytest.raises(ConfigError, match="are both given"):
+        study(**inputs, **options(tmp_path, train=train, policies=["last"]))
+
+
+def test_replayed_frames_count_by_what_is_in_them(inputs, tmp_path):
+    def keys():
+        paths = {"source": str(inputs["source"]), "data": [str(inputs["data"])], "frames": [4]}
+        own = Study(tmp_path, Plan(**paths, replay=[str(tmp_path / "si")]))
+        section = Plan(**paths, adapt={"replay": str(tmp_path / "si")})
+        return [j.key for plan in (own, Study(tmp_path, section)) for j in plan.jobs()]
+
+    target(3, tmp_path / "si", new=())
+    first = keys()
+    assert keys() == first
+    shutil.rmtree(tmp_path / "si")
+    target(3, tmp_path / "si", new=(), seed=8)
+    assert not set(keys()) & set(first)
 
 
 def test_too_few_frames(inputs, tmp_path):
