@@ -124,8 +124,8 @@ class Calibration:
     def from_json(cls, content: Mapping[str, Any]) -> Calibration:
         """The inverse of `to_json`."""
         curve = Map(content["scale"], tuple(content["spreads"]), tuple(content["errors"]))
-        frames = (tuple(content[name]) for name in ("true", "predicted"))
-        return cls(curve, *frames, content["n_atoms"])
+        true, predicted = tuple(content["true"]), tuple(content["predicted"])
+        return cls(curve, true, predicted, content["n_atoms"])
 
 
 def calibrate(held: Answers) -> Calibration:
@@ -145,10 +145,10 @@ def calibrate(held: Answers) -> Calibration:
     elif _likelihood(held, _curve) > _likelihood(held, _multiple) + GAIN:
         chosen = _curve(spread, error)
     predicted = left_out(held, FITS[chosen.kind])
-    frames = (
+    true, expected = (
         tuple((held.n_atoms * frame_rms(v, held.n_atoms) ** 2).tolist()) for v in (error, predicted)
     )
-    return Calibration(chosen, *frames, len(spread))
+    return Calibration(chosen, true, expected, len(spread))
 
 
 def labelled(answers: Answers) -> Answers:

@@ -202,7 +202,8 @@ def measure(material: Material, variant: Variant, device: torch.device) -> Rate:
     graph = batch.graph.to(device)
 
     def infer() -> None:
-        potential(graph, forces=True)
+        with torch.no_grad():  # as in dynamics
+            potential(graph, forces=True)
         _wait(device)
 
     def learn() -> None:

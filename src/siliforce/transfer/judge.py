@@ -47,7 +47,11 @@ class Comparison:
         if gain is None or gain.value is None:
             return ""
         mine, theirs = (self.result.value(f"{k}_forces_rmse") for k in ("adapted", "scratch"))
-        sure = "" if gain.low is None else f" [{digits(gain.low, 3)}, {digits(gain.high, 3)}]"
+        if mine is None or theirs is None:
+            return ""
+        sure = ""
+        if gain.low is not None and gain.high is not None:
+            sure = f" [{digits(gain.low, 3)}, {digits(gain.high, 3)}]"
         return (
             f"force error on the test frames: {digits(mine, 3)} meV/Å adapted, {digits(theirs, 3)} "
             f"from scratch on the same frames, {digits(gain.value, 3)}{sure} times as large"

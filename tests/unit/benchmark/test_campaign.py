@@ -23,7 +23,7 @@ from siliforce.benchmark.campaign import open_campaign, plan_campaign, run_campa
 from siliforce.benchmark.config import Campaign, Simulation, load_campaign
 from siliforce.benchmark.findings import findings
 from siliforce.benchmark.graph import variants
-from siliforce.benchmark.plan import Plan, steps
+from siliforce.benchmark.plan import REPEATS, Plan, measure, steps
 from siliforce.benchmark.tasks import Workshop, load_finished
 from siliforce.config import load_config
 from siliforce.data.catalog import entries
@@ -31,6 +31,7 @@ from siliforce.data.lock import locked
 from siliforce.data.reference import Reference, Start
 from siliforce.errors import ConfigError, DataError
 from siliforce.jobs import Job, Progress, work
+from siliforce.potential import Potential
 from siliforce.report.campaign_observables import drifts
 from siliforce.simulation.md import MDConfig
 from siliforce.training.runlog import read_metrics
@@ -137,6 +138,41 @@ def test_the_plan_counts_the_work_that_is_done(finished) -> None:
     expected = next(plan.expected[j.key] for j in md if j.payload.variant.label == "bpnn")
     assert expected == pytest.approx(1e-6 * rate * 12 * 30)
     assert plan.total() == pytest.approx(sum(plan.expected[j.key] for j in opened.jobs))
+
+
+def test_the_plan_times_inference_as_dynamics_asks_for_it(finished, monkeypatch) -> None:
+    _, opened, _, _ = finished
+    seen, forward = [], Potential.forward
+
+    def watched(self, graph, **options):
+        seen.append(torch.is_grad_enabled())
+        return forward(self, graph, **options)
+
+    monkeypatch.setattr(Potential, "forward", watched)
+    variant = next(j.payload.variant for j in opened.jobs if j.payload.variant.label == "bpnn")
+    rate = measure(opened.shop.material("HfO2"), variant, torch.device("cpu"))
+    assert seen == [False] * (REPEATS + 1) + [True] * (REPEATS + 1)
+    assert rate.inference > 0
+
+
+def test_dynamics_that_a_former_judgement_ended_is_made_again(finished, tmp_path: Path) -> None:
+    """A drift in NVT was once a failure; such a run, and what was made of it, is done again."""
+    root, opened, _, _ = finished
+    shutil.copytree(root, tmp_path / "old")
+    jobs = {j.payload.variant.label: j for j in opened.jobs if j.payload.kind == "md"}
+    stale, sound = jobs.values()
+    path = tmp_path / "old" / "done" / f"{stale.key}.json"
+    record = json.loads(path.read_text())
+    record["results"][0]["failure"] = "energy drift after 0.010 ps: the conserved energy moved"
+    path.write_text(json.dumps(record))
+    before = logged(root)
+    run_campaign(miniature(), tmp_path / "old")
+    again = logged(tmp_path / "old")[len(before) :]
+    follows = [job.key for job in opened.jobs if stale.key in job.after]
+    assert again == [stale.key, *follows]
+    assert sound.key not in again
+    found = load_finished(Workshop(tmp_path / "old", miniature()).folder, stale.key)
+    assert not any(r.failure.startswith("energy drift") for r in found.results)
 
 
 def test_the_time_left_follows_what_was_expected_of_the_jobs_that_are_left() -> None:
