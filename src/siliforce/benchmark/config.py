@@ -19,6 +19,10 @@ from siliforce.training.settings import TrainConfig
 INDICATORS = ["errors", "eos", "pec", "rdf", "adf", "survival", "pressure", "vdos", "speed"]
 FROM_DYNAMICS = frozenset({"rdf", "adf", "survival", "pressure", "vdos"})
 """Indicators that need molecular dynamics."""
+OPTIONAL = ["nve"]
+"""Only where a campaign names them."""
+NVE_EQUILIBRATION, NVE_PRODUCTION = 0.5, 1.0
+"""ps; at most."""
 
 
 class StructureConfig(Options):
@@ -105,6 +109,20 @@ class Simulation(MDConfig):
             return slice(n_frames)
         return slice(round(self.window * 1e3 / (self.timestep * self.frame_every)) + 1)
 
+    def conserving(self) -> Simulation:
+        """One short run of each start without a thermostat: how well energy is conserved."""
+        changes = {
+            "protocol": "siliforce",
+            "ensemble": "nve",
+            "thermostat": "bussi",  # of the equilibration
+            "coupling": "isotropic",
+            "equilibration": min(self.equilibration, NVE_EQUILIBRATION),
+            "production": min(self.production, NVE_PRODUCTION),
+            "replicas": 1,
+            "window": None,
+        }
+        return Simulation(**(self.model_dump() | changes))
+
     def dynamics(self, temperature: float, seed: int) -> MDConfig:
         """Settings of one run."""
         values = self.model_dump(include=set(MDConfig.model_fields))
@@ -171,9 +189,10 @@ class Campaign(Options):
     @classmethod
     def _known(cls, values: list[str]) -> list[str]:
         for value in values:
-            if value not in INDICATORS:
-                hint = did_you_mean(value, INDICATORS)
-                raise ValueError(f"no indicator '{value}'; {hint}there are {', '.join(INDICATORS)}")
+            known = INDICATORS + OPTIONAL
+            if value not in known:
+                hint = did_you_mean(value, known)
+                raise ValueError(f"no indicator '{value}'; {hint}there are {', '.join(known)}")
         return values
 
     @property

@@ -117,6 +117,7 @@ def structure_results(
             own.append(
                 pressure(
                     source, frames, start.temperature,
+                    start.pressure.mean if start.pressure else None,
                     name=start.name, split=start.split, failure=failure,
                 )
             )  # fmt: skip
@@ -124,7 +125,8 @@ def structure_results(
             try:
                 own.append(
                     vdos(
-                        source, frames, interval,
+                        source, frames, interval, start.vdos,
+                        float(start.vdos.x[1]) if start.vdos else None,  # both alike blurred
                         name=start.name, split=start.split, failure=failure,
                     )
                 )  # fmt: skip

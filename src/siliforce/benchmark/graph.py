@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from siliforce.benchmark.config import FROM_DYNAMICS, Campaign, Entrant
+from siliforce.benchmark.config import FROM_DYNAMICS, OPTIONAL, Campaign, Entrant, Simulation
 from siliforce.benchmark.materials import Material
 from siliforce.data import Dataset, learning_curve
 from siliforce.generate.engines import Engine, make_engine
@@ -184,12 +184,18 @@ def _chain(campaign: Campaign, material: Material, variant: Variant) -> Iterator
                 [c.name, digest(*c.images), digest(c.x, c.energy)] for c in material.pec
             ]
         if wanted & FROM_DYNAMICS and material.starts:
-            kinds["md"] = dynamics_inputs(campaign, material, variant)
+            kinds["md"] = dynamics_inputs(campaign.md, material, variant)
+        if "nve" in wanted and material.starts:
+            kinds["nve"] = dynamics_inputs(campaign.md.conserving(), material, variant)
     for kind, inputs in kinds.items():
         key = job_key(kind, {"source": source, "inputs": inputs})
         yield Job(key, kind, Task(kind, variant, source), after)
         if kind == "md":
-            inner = {"md": key, "curves": _curves(material), "wanted": sorted(wanted)}
+            inner = {
+                "md": key,
+                "curves": _curves(material),
+                "wanted": sorted(wanted - set(OPTIONAL)),
+            }
             structure = job_key("structure", inner)
             yield Job(structure, "structure", Task("structure", variant, source, key), (key,))
 
@@ -215,10 +221,10 @@ def _source(material: Material, variant: Variant) -> tuple[str, tuple[str, ...]]
     return key, (key,)
 
 
-def dynamics_inputs(campaign: Campaign, material: Material, variant: Variant) -> dict[str, Any]:
+def dynamics_inputs(md: Simulation, material: Material, variant: Variant) -> dict[str, Any]:
     """What decides the frames of a variant's runs."""
     found = {
-        "md": campaign.md.model_dump(mode="json"),
+        "md": md.model_dump(mode="json"),
         "seed": variant.seed,
         "starts": [[s.split, s.temperature, digest(s.atoms)] for s in material.starts],
     }
@@ -227,13 +233,15 @@ def dynamics_inputs(campaign: Campaign, material: Material, variant: Variant) ->
 
 
 def _curves(material: Material) -> list[str]:
-    """Hashes of the reference's distribution functions."""
+    """Hashes of what the reference has of every start; what it lacks does not count."""
     found = []
     for start in material.starts:
         arrays = []
-        for curves in (start.rdf, start.adf):
+        for curves in (start.rdf, start.adf, start.vdos):
             if curves is not None:
                 arrays += [curves.x, *(curves.values[name] for name in sorted(curves.values))]
+        if start.pressure is not None:
+            arrays.append(np.array(start.pressure.mean))
         found.append(digest(*arrays))
     return found
 

@@ -83,7 +83,8 @@ def _mean(group: Sequence[Result]) -> Result:
     mean.arrays = {}
     for metric in mean.metrics:
         values = [v for r in group if (v := r.value(metric.name)) is not None]
-        metric.note = f"{len(values)} of {len(group)} runs" if len(values) < len(group) else ""
+        if values:
+            metric.note = f"{len(values)} of {len(group)} runs" if len(values) < len(group) else ""
         estimate = over_seeds(values) if values else None
         metric.value = estimate.mean if estimate else None
         metric.low, metric.high = (estimate.low, estimate.high) if estimate else (None, None)

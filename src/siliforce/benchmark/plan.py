@@ -39,6 +39,7 @@ PHASES = {
     "speed": "scans",
     "md": "dynamics",
     "structure": "dynamics",
+    "nve": "dynamics",
 }
 SPEED_CALLS = 15
 REPEATS = 3
@@ -299,7 +300,14 @@ def _speed(material: Material, variant: Variant, shop: Workshop) -> Work:
 
 
 def _md(material: Material, variant: Variant, shop: Workshop) -> Work:
-    md = shop.campaign.md
+    return _dynamics(material, shop.campaign.md)
+
+
+def _nve(material: Material, variant: Variant, shop: Workshop) -> Work:
+    return _dynamics(material, shop.campaign.md.conserving())
+
+
+def _dynamics(material: Material, md: Simulation) -> Work:
     atoms = sum(len(start.atoms) for start in material.starts)
     return float(atoms * md.supercell**3 * md.replicas * steps(md)), 0.0
 
@@ -321,4 +329,5 @@ COSTS: dict[str, Callable[[Material, Variant, Workshop], Work]] = {
     "speed": _speed,
     "md": _md,
     "structure": _structure,
+    "nve": _nve,
 }

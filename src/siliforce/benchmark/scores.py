@@ -18,18 +18,21 @@ from siliforce.benchmark.collect import Entry
 from siliforce.benchmark.config import FROM_DYNAMICS
 from siliforce.benchmark.materials import Material
 from siliforce.data import Dataset
-from siliforce.data.reference import EnergyCurve, EnergyVolume, Start
+from siliforce.data.reference import Curves, EnergyCurve, EnergyVolume, Start
 from siliforce.errors import DataError
 from siliforce.indicators.base import Result
 from siliforce.indicators.eos import SCALES, TOLERANCE, fit_birch_murnaghan
+from siliforce.indicators.vdos import TOTAL, distance
 
 MEV = 1e3
 MIN_SPARE = 3
 """Frames beyond one per element, or the best constants leave nothing to be explained."""
 PEC = "pec_energy_rmse"
+WHOLE = 0.999
+"""Of a density of states; the rest is noise beyond the highest frequency."""
 MIN_POINTS = 6
 """Of an equation of state, so that its fit can do without one of them."""
-SHOWN = ("energy", "forces", "rdf", "adf", "V0", "B0", "pec", "pressure", "survival")
+SHOWN = ("energy", "forces", "rdf", "adf", "V0", "B0", "pec", "pressure", "vdos", "survival")
 """What is scored, in the order it is shown."""
 KIND = {"energy": "errors", "forces": "errors", "V0": "eos", "B0": "eos", "pec": "pec"}
 """Quantity -> kind of job and indicator, where they have another name; the rest is dynamics."""
@@ -152,6 +155,17 @@ def _start_anchors(start: Start) -> Iterator[Anchor]:
         low, why = floor("adf_mae")
         why = f"floor: {why}; baseline: directions at random, sin θ"
         yield Anchor("adf", start.split, "adf_mae", "1", low, float(np.mean(flat)), why)
+    if start.pressure is not None:
+        low, why = floor("pressure_error")
+        why = f"floor: {why}; baseline: no forces at all, root mean square over the frames"
+        yield Anchor(
+            "pressure", start.split, "pressure_error", "GPa", low, start.pressure.virial, why
+        )
+    if start.vdos is not None:
+        low, why = floor("vdos_wasserstein")
+        why = f"floor: {why}; baseline: a flat density up to the highest frequency"
+        white = flat_density(start.vdos)
+        yield Anchor("vdos", start.split, "vdos_wasserstein", "THz", low, white, why)
     why = "floor: every run reaches its end; baseline: none does"
     yield Anchor("survival", start.split, "survived_fraction", "1", 1.0, 0.0, why)
 
@@ -168,6 +182,16 @@ def random_angles(x: np.ndarray) -> np.ndarray:
     edges = np.concatenate([[0.0], np.asarray(x, dtype=float)])
     found = -np.diff(np.cos(np.radians(edges)))
     return found / found.mean()
+
+
+def flat_density(reference: Curves) -> float:
+    """Distance of equal density at all frequencies, mean over elements, THz: white noise.
+
+    It ends where 99.9 % of the reference's whole density of states lie below.
+    """
+    x, whole = reference.x, np.cumsum(reference.values[TOTAL])
+    flat = (whole <= WHOLE * whole[-1]).astype(float)
+    return distance(Curves(x, dict.fromkeys(reference.values, flat)), reference)
 
 
 def _volume_anchors(volume: EnergyVolume, margin: float | None) -> Iterator[Anchor]:
@@ -222,7 +246,9 @@ def scores(entry: Entry, fixed: Sequence[Anchor]) -> list[Score]:
     for anchor in fixed:
         matching = [r for r in entry.of(anchor.indicator) if r.split == anchor.split]
         lost = entry.failures.get(anchor.kind) or entry.failures.get("train", "")
-        if matching:
+        if matching and anchor.quantity == "pressure" and entry.direct:
+            error, score, note = None, None, "not applicable"  # there is none to fail in
+        elif matching:
             error, score, note = _of_replicas(matching, anchor, entry.trained)
         elif lost:
             error, score, note = None, 0.0, f"failed: {lost}"

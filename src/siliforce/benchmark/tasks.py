@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator
 from pydantic import BaseModel, ConfigDict
 
 from siliforce.benchmark.batches import halving
-from siliforce.benchmark.config import Campaign
+from siliforce.benchmark.config import Campaign, Simulation
 from siliforce.benchmark.dynamics import (
     Simulated,
     dynamics_results,
@@ -224,24 +224,39 @@ def _timed(shop: Workshop, task: Task) -> Result:
 def _md(shop: Workshop, task: Task, key: str) -> Finished:
     notes: list[str] = []
     source = shop.source(task)
-    simulated = _simulated(shop, task, source, key, notes)
+    simulated = _simulated(shop, task, source, shop.campaign.md, key, notes)
     return Finished(kind="md", results=dynamics_results(source, simulated), notes=notes)
 
 
 def _structure(shop: Workshop, task: Task, key: str) -> Finished:
     notes: list[str] = []
     source = shop.source(task)
-    simulated = _simulated(shop, task, source, task.needs, notes)  # they are done: they are read
-    campaign, notes = shop.campaign, []
+    campaign = shop.campaign
+    simulated = _simulated(shop, task, source, campaign.md, task.needs, notes)  # done: it is read
+    notes = []
     results = structure_results(source, simulated, campaign.md, campaign.indicators, notes)
     return Finished(kind="structure", results=results, notes=notes)
 
 
+def _nve(shop: Workshop, task: Task, key: str) -> Finished:
+    notes: list[str] = []
+    source, md = shop.source(task), shop.campaign.md.conserving()
+    results = dynamics_results(source, _simulated(shop, task, source, md, key, notes))
+    for result in results:
+        result.indicator = "nve"
+    return Finished(kind="nve", results=results, notes=notes)
+
+
 def _simulated(
-    shop: Workshop, task: Task, source: Potential | Calculator, key: str, notes: list[str]
+    shop: Workshop,
+    task: Task,
+    source: Potential | Calculator,
+    md: Simulation,
+    key: str,
+    notes: list[str],
 ) -> list[Simulated]:
     starts, seed = shop.material(task.variant.material).starts, task.variant.seed
-    return run_starts(source, starts, shop.campaign.md, seed, shop.root / "frames" / key, notes)
+    return run_starts(source, starts, md, seed, shop.root / "frames" / key, notes)
 
 
 def _pec(shop: Workshop, task: Task, key: str) -> Finished:
@@ -257,6 +272,7 @@ KINDS: dict[str, Callable[[Workshop, Task, str], Finished]] = {
     "speed": _speed,
     "md": _md,
     "structure": _structure,
+    "nve": _nve,
 }
 
 

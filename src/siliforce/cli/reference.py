@@ -29,10 +29,14 @@ def reference_make(
     skip: Annotated[int, typer.Option(min=0, help="First frames left out of averages.")] = 0,
     temperature: Annotated[Optional[float], typer.Option(help="K, if names do not say.")] = None,
     ood: Annotated[Named, typer.Option(metavar="NAME", help="Outside the training data.")] = None,
+    interval: Annotated[
+        Optional[float],
+        typer.Option(min=0.01, help="fs between frames of trajectories: gives their vibrations."),
+    ] = None,
     level_of_theory: str = "not stated",
     licence: str = "not stated",
 ) -> None:
-    """RDF and ADF with their noise from AIMD trajectories, and DFT scans, into one folder."""
+    """RDF, ADF, pressure and vibrations of AIMD, with their noise, and DFT scans, in one folder."""
     from siliforce.indicators.make_reference import make_reference, summary
 
     given = {"aimd": _named(aimd), "eos": _named(eos), "pec": _named(pec)}
@@ -47,6 +51,7 @@ def reference_make(
         skip=skip,
         temperature=temperature,
         ood=ood or [],
+        interval=interval,
         **facts,
     )
     reference.save(out)

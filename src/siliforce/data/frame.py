@@ -32,6 +32,7 @@ class Frame:
         config_type: kind of structure; empty if unknown.
         tags: further facts, such as temperature or phase.
         weight: in the loss.
+        velocities: (n_atoms, 3), ASE's unit; of trajectories as they are read, no store keeps them.
         source: file and position it was read from.
     """
 
@@ -46,6 +47,7 @@ class Frame:
     config_type: str = ""
     tags: dict[str, Tag] = field(default_factory=dict)
     weight: float = 1.0
+    velocities: np.ndarray | None = None
     source: str = ""
 
     @classmethod

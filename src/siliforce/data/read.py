@@ -264,6 +264,7 @@ def _to_frame(atoms: Atoms, options: ReadOptions, report: ImportReport, name: st
         config_type=_first(info, TYPE_KEYS),
         tags=tags,
         weight=float(info.get("config_weight", info.get("weight", 1.0))),
+        velocities=atoms.get_velocities() * l_unit if atoms.has("momenta") else None,
         source=name,
     )
     if l_unit == 1:

@@ -3,19 +3,21 @@
 A reference is a folder of plain files:
 
 - `reference.json`: name, source, licence, level of theory; per start its name, temperature (K),
-  whether it lies outside the training distribution, and the noise of its curves; per equation of
+  whether it lies outside the training distribution, the noise of its curves, and where the
+  trajectory has stresses its pressure (GPa); per equation of
   state the points (linear scale, volume in Å³, energy in eV); per potential energy curve the
   coordinate (Å or degree) and the energies (eV).
 - `starts.extxyz`, `eos.extxyz`, `pec.extxyz`: the structures, in the order of `reference.json`.
 - `curves.npz`: arrays `rdf/START/x`, `rdf/START/A-B`, `adf/START/x`, `adf/START/A-B-C`, and where
-  it is known their standard error, `rdf/START/A-B/error`.
+  it is known their standard error, `rdf/START/A-B/error`; where the trajectory tells how its atoms
+  move `vdos/START/x` (THz), `vdos/START/A` (1/THz).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +74,21 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Pressure:
+    """Of an AIMD trajectory, GPa.
+
+    Attributes:
+        mean: over the frames, with the kinetic part.
+        error: standard error of the mean; None if there are too few frames.
+        virial: root mean square over the frames of what the forces contribute.
+    """
+
+    mean: float
+    error: float | None
+    virial: float
+
+
+@dataclass(frozen=True)
 class Start:
     """A structure that a simulation starts from, and what AIMD made of it.
 
@@ -81,6 +98,8 @@ class Start:
         temperature: K.
         ood: whether it lies outside the distribution of the training data.
         rdf, adf: of the AIMD trajectory; None if there are none.
+        pressure, vdos: the same, where it has stresses, and where velocities or a time step are
+            known: vibrational density of states, THz and 1/THz.
         noise: what a perfect potential would score by sampling noise alone, by metric
             (`rdf_mae` ...); empty where only the curves are known.
         images: how the curves were made.
@@ -92,6 +111,8 @@ class Start:
     ood: bool = False
     rdf: Curves | None = None
     adf: Curves | None = None
+    pressure: Pressure | None = None
+    vdos: Curves | None = None
     noise: dict[str, float] = field(default_factory=dict)
     images: Images = "lattice"
 
@@ -247,7 +268,7 @@ def _labelled(atoms: Atoms, name: str) -> Atoms:
 def _arrays(starts: Sequence[Start]) -> dict[str, np.ndarray]:
     found = {}
     for start in starts:
-        for kind, curves in (("rdf", start.rdf), ("adf", start.adf)):
+        for kind, curves in (("rdf", start.rdf), ("adf", start.adf), ("vdos", start.vdos)):
             if curves is not None:
                 found[f"{kind}/{start.name}/x"] = curves.x
                 for group, values in curves.values.items():
@@ -273,6 +294,7 @@ def _to_json(reference: Reference) -> dict[str, Any]:
                 "noise": s.noise,
                 "images": s.images,
             }
+            | ({} if s.pressure is None else {"pressure": asdict(s.pressure)})
             for s in reference.starts
         ],
         "eos": [
@@ -294,10 +316,9 @@ def _to_json(reference: Reference) -> dict[str, Any]:
 def _from_json(told: Mapping[str, Any], folder: Path) -> Reference:
     curves = _read_curves(folder / "curves.npz")
     starts = [
-        Start(**row, atoms=atoms, rdf=curves.get(("rdf", row["name"])),
-              adf=curves.get(("adf", row["name"])))
+        _start(row, atoms, curves)
         for row, atoms in zip(told["starts"], _frames(folder, "starts", told), strict=True)
-    ]  # fmt: skip
+    ]
     eos = [
         EnergyVolume(row["name"], atoms, np.array(row["points"]), row["ood"])
         for row, atoms in zip(told["eos"], _frames(folder, "eos", told), strict=True)
@@ -318,6 +339,20 @@ def _from_json(told: Mapping[str, Any], folder: Path) -> Reference:
         for key in ("name", "bulk_modulus_noise", "source", "licence", "level_of_theory")
     }
     return Reference(starts=starts, eos=eos, pec=pec, **plain)
+
+
+def _start(row: Mapping[str, Any], atoms: Atoms, curves: Mapping[Any, Curves]) -> Start:
+    """What a trajectory did not tell is not in the file."""
+    plain = dict(row)
+    pressure = plain.pop("pressure", None)
+    return Start(
+        **plain,
+        atoms=atoms,
+        rdf=curves.get(("rdf", row["name"])),
+        adf=curves.get(("adf", row["name"])),
+        vdos=curves.get(("vdos", row["name"])),
+        pressure=None if pressure is None else Pressure(**pressure),
+    )
 
 
 def _frames(folder: Path, kind: str, told: Mapping[str, Any]) -> list[Atoms]:

@@ -14,13 +14,17 @@ from siliforce.data.read import ImportReport, ReadOptions, read_frames
 from siliforce.data.reference import (
     UNITS,
     Coordinate,
+    Curves,
     EnergyCurve,
     EnergyVolume,
+    Pressure,
     Reference,
     Start,
 )
 from siliforce.errors import DataError
-from siliforce.indicators import adf, rdf
+from siliforce.indicators import adf, rdf, vdos
+from siliforce.indicators.distributions import MIN_FRAMES, resampled
+from siliforce.indicators.pressure import kinetic_part, virial_part
 
 SHAPE_TOLERANCE = 1e-3
 """Relative: by how much a scaled cell may differ in shape from the others."""
@@ -34,6 +38,7 @@ def make_reference(
     skip: int = 0,
     temperature: float | None = None,
     ood: Sequence[str] = (),
+    interval: float | None = None,
     **facts: str,
 ) -> Reference:
     """A reference from files in any format that siliforce reads.
@@ -41,7 +46,8 @@ def make_reference(
     Args:
         name: of the material.
         aimd: start -> trajectory. Its first frame is the start; its curves are averages over the
-            frames from `skip` on, and their noise comes from a block bootstrap of the same.
+            frames from `skip` on, and their noise comes from a block bootstrap of the same. If all
+            these frames have stresses, it has a pressure too.
         eos: structure -> frames of one cell scaled isotropically, with energies.
         pec: curve -> frames along one coordinate, with energies: `distance` (Å) or `angle`
             (degree) of each frame by that name in the file; of two atoms it is measured.
@@ -49,6 +55,8 @@ def make_reference(
         temperature: K; where it is not given, it is read from the start's name (`a-1200K`) or from
             the frames.
         ood: starts and structures outside the training distribution.
+        interval: between two frames of every trajectory, fs; with it there is a vibrational density
+            of states, from the velocities if the frames have them, else from the positions.
         facts: source, licence, level_of_theory.
 
     Raises:
@@ -61,7 +69,7 @@ def make_reference(
             f"structure; there are {', '.join([*aimd, *eos]) or 'none'}"
         )
     starts = [
-        start_from_frames(key, _frames(path), skip, temperature, key in ood)
+        start_from_frames(key, _frames(path), skip, temperature, key in ood, interval)
         for key, path in aimd.items()
     ]
     return Reference(
@@ -80,8 +88,9 @@ def start_from_frames(
     skip: int = 0,
     temperature: float | None = None,
     ood: bool = False,
+    interval: float | None = None,
 ) -> Start:
-    """A start with the curves, and their noise, of a trajectory.
+    """A start with the curves, and their noise, of a trajectory; see `make_reference`.
 
     Raises:
         DataError: no frames are left, or no temperature is known.
@@ -89,8 +98,13 @@ def start_from_frames(
     if skip >= len(frames):
         raise DataError(f"{name}: {len(frames)} frames, of which {skip} are to be left out")
     kelvin = temperature or _temperature(name, frames)
-    images = [frame.to_atoms() for frame in frames[skip:]]
+    images = [_moving(frame) for frame in frames[skip:]]
     pairs, angles = rdf.radial(images), adf.angular(images)
+    pressure, pressure_noise = _pressure(frames[skip:], images, kelvin)
+    try:
+        vibrations, vibrations_noise = _vibrations(images, interval)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
     return Start(
         name=name,
         atoms=frames[0].to_atoms(),
@@ -98,8 +112,48 @@ def start_from_frames(
         ood=ood,
         rdf=pairs.curves(),
         adf=angles.curves(),
-        noise=rdf.KIND.noise(pairs) | adf.KIND.noise(angles),
+        pressure=pressure,
+        vdos=vibrations,
+        noise=rdf.KIND.noise(pairs) | adf.KIND.noise(angles) | pressure_noise | vibrations_noise,
     )
+
+
+def _moving(frame: Frame) -> Atoms:
+    """Structure, and velocities where they are known."""
+    atoms = frame.to_atoms()
+    if frame.velocities is not None:
+        atoms.set_velocities(frame.velocities)
+    return atoms
+
+
+def _pressure(
+    frames: Sequence[Frame], images: Sequence[Atoms], temperature: float
+) -> tuple[Pressure | None, dict[str, float]]:
+    """Mean pressure with its noise; nothing unless every frame has a stress."""
+    stresses = [frame.stress for frame in frames if frame.stress is not None]
+    if len(stresses) < len(frames):
+        return None, {}
+    virial = virial_part(np.stack(stresses))
+    values = (virial + kinetic_part(images, temperature)[0])[:, None]
+    error, noise = None, {}
+    if len(values) >= MIN_FRAMES:
+        error = float(resampled(values, 0).std())
+        difference = np.abs(resampled(values, 1) - resampled(values, 2))
+        noise = {"pressure_error": float(difference.mean())}
+    return Pressure(float(values.mean()), error, float(np.sqrt(np.mean(virial**2)))), noise
+
+
+def _vibrations(
+    images: Sequence[Atoms], interval: float | None
+) -> tuple[Curves | None, dict[str, float]]:
+    """Density of states with its noise; nothing without the time between frames."""
+    if interval is None:
+        return None, {}
+    if all(image.has("momenta") for image in images):
+        return vdos.density_of_states(images, interval), vdos.noise(images, interval)
+    moving = vdos.with_velocities(images, interval)
+    found = vdos.undamped(vdos.density_of_states(moving, interval), interval)
+    return found, vdos.noise(moving, interval)
 
 
 def energy_volume(name: str, frames: Sequence[Frame], ood: bool = False) -> EnergyVolume:
@@ -194,6 +248,11 @@ def summary(reference: Reference) -> list[str]:
     for start in reference.starts:
         noise = ", ".join(f"{key} {value:.3g}" for key, value in start.noise.items())
         lines.append(f"  start {start.split:<28} {_what(start.atoms)}; noise: {noise or 'unknown'}")
+        if start.pressure is not None:
+            about = "" if start.pressure.error is None else f" ± {start.pressure.error:.2g}"
+            lines.append(f"    pressure {start.pressure.mean:.3g}{about} GPa")
+        if start.vdos is not None:
+            lines.append(f"    density of states, {start.vdos.x[1]:.2g} THz apart")
     for scan in reference.eos:
         low, high = scan.points[:, 0].min(), scan.points[:, 0].max()
         lines.append(f"  eos   {scan.split:<28} {_what(scan.atoms)}; scales {low:g} to {high:g}")

@@ -17,6 +17,8 @@ from siliforce.indicators.singlepoints import energies_and_stresses
 from siliforce.potential import Potential
 from siliforce.units import EV_PER_A3_IN_GPA
 
+NO_STRESS = "predicts forces directly and has no stress"
+
 
 def pressure(
     source: Potential | Calculator,
@@ -54,15 +56,18 @@ def pressure(
         raise DataError("there are no frames to take the pressure of")
     if not all(frame.pbc.all() for frame in frames):
         raise DataError("pressure needs structures that are periodic in three directions")
+    hardware, provenance = stamp(source)
     values, note = np.zeros(0), failure
-    kinetic, origin = _kinetic(frames, temperature)
-    if not failure:
+    direct = provenance.get("force_mode") == "direct"
+    if direct:  # whether its run failed or not
+        failure, note = "", f"not applicable: {model_name(source)} {NO_STRESS}"
+    kinetic, origin = kinetic_part(frames, temperature)
+    if not failure and not direct:
         try:
             stresses = energies_and_stresses(source, frames)[1]
-            values = EV_PER_A3_IN_GPA * (kinetic - np.trace(stresses, axis1=1, axis2=2) / 3)
+            values = kinetic + virial_part(stresses)
         except (ConfigError, PropertyNotImplementedError, NotImplementedError) as error:
             note = f"not applicable: {error}"
-    hardware, provenance = stamp(source)
     name = name or (frames[0].get_chemical_formula() if frames else "")
     return Result(
         indicator="pressure",
@@ -77,15 +82,21 @@ def pressure(
     )
 
 
-def _kinetic(frames: Sequence[Atoms], temperature: float | None) -> tuple[np.ndarray, str]:
-    """Kinetic part of the pressure of every frame, eV/Å³, and where it comes from."""
+def virial_part(stresses: np.ndarray) -> np.ndarray:
+    """What the forces contribute to the pressure, GPa: stresses (n, 3, 3) in eV/Å³ to (n,)."""
+    return -EV_PER_A3_IN_GPA * np.trace(stresses, axis1=1, axis2=2) / 3
+
+
+def kinetic_part(frames: Sequence[Atoms], temperature: float | None) -> tuple[np.ndarray, str]:
+    """Kinetic part of the pressure of every frame, GPa, and where it comes from."""
     volumes = np.array([frame.get_volume() for frame in frames])
     if frames and all(frame.has("momenta") for frame in frames):
         energies = np.array([frame.get_kinetic_energy() for frame in frames])
-        return 2 * energies / (3 * volumes), "velocities"
+        return EV_PER_A3_IN_GPA * 2 * energies / (3 * volumes), "velocities"
     if temperature is not None:
         moving = np.array([len(frame) - 1 for frame in frames])
-        return moving * ase.units.kB * temperature / volumes, f"{temperature:g} K"
+        energies = 1.5 * moving * ase.units.kB * temperature
+        return EV_PER_A3_IN_GPA * 2 * energies / (3 * volumes), f"{temperature:g} K"
     return np.zeros(len(frames)), "none: atoms at rest"
 
 

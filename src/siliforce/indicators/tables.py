@@ -145,7 +145,14 @@ def indicators_table(results: Sequence[Result]) -> Group:
         if columns.keys() & metrics.keys():
             table.add_row(split, *(_number(metrics.get(name)) for name in columns))
     failed = [f"failed: {r.indicator} {r.split}: {r.failure}" for r in results if r.failure]
-    return Group(table, *(Text(line, style="red") for line in failed))
+    absent = {
+        f"{r.indicator}: {m.note}"
+        for r in results
+        for m in r.metrics
+        if m.note.startswith("not applicable")
+    }
+    lines = [Text(line, style="dim") for line in sorted(absent)]
+    return Group(table, *lines, *(Text(line, style="red") for line in failed))
 
 
 def _number(metric: Metric | None) -> str:

@@ -8,11 +8,14 @@ which every mode has the same energy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import ase.units
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import chemical_symbols
+from ase.geometry import find_mic
 from scipy.signal import welch
 from scipy.stats import wasserstein_distance
 
@@ -117,7 +120,7 @@ def vdos(
     mean = None if scored is None else float(np.average(scored.x, weights=scored.values[TOTAL]))
     result.metrics = [Metric(name="mean_frequency", value=mean, unit="THz", note=failure)]
     if reference is not None:
-        value = None if scored is None else _distance(scored, reference)
+        value = None if scored is None else distance(scored, reference)
         result.metrics.insert(
             0,
             Metric(name="vdos_wasserstein", value=value, unit="THz", better="lower", note=failure),
@@ -125,7 +128,56 @@ def vdos(
     return result
 
 
-def _distance(found: Curves, reference: Curves) -> float:
+def noise(frames: Sequence[Atoms], interval: float) -> dict[str, float]:
+    """`vdos_wasserstein` to expect between two trajectories of one potential as long as this one.
+
+    The halves differ by the square root of two times that. Empty where they are too short to have
+    the resolution of the whole.
+
+    Args:
+        frames, interval: as of `density_of_states`.
+    """
+    middle = len(frames) // 2
+    if middle < 2 * MIN_FRAMES:
+        return {}
+    resolution = float(density_of_states(frames, interval).x[1])
+    first, second = (
+        density_of_states(half, interval, resolution) for half in (frames[:middle], frames[middle:])
+    )
+    return {"vdos_wasserstein": distance(first, second) / 2**0.5}
+
+
+def with_velocities(frames: Sequence[Atoms], interval: float) -> list[Atoms]:
+    """Velocities from the positions of consecutive frames, halfway in time between them.
+
+    An atom moves by the shortest way from one frame to the next. Differences damp a vibration of
+    frequency f by sin(π f interval) / (π f interval); `undamped` makes up for it.
+
+    Args:
+        frames: of one trajectory, equally spaced in time.
+        interval: between two frames, fs.
+
+    Returns:
+        One frame less.
+    """
+    found = []
+    for before, after in pairwise(frames):
+        shift = after.positions - before.positions
+        moved = before.copy()
+        shift = find_mic(shift, before.cell, before.pbc)[0]
+        moved.set_velocities(shift / (interval * ase.units.fs))
+        found.append(moved)
+    return found
+
+
+def undamped(curves: Curves, interval: float) -> Curves:
+    """What a density of states is whose velocities were differences of positions."""
+    factor, step = np.sinc(curves.x * interval / FS_PER_PS) ** 2, curves.x[1]
+    values = {name: v / factor for name, v in curves.values.items()}
+    return Curves(curves.x, {name: v / (v.sum() * step) for name, v in values.items()})
+
+
+def distance(found: Curves, reference: Curves) -> float:
     """Mean over elements of the Wasserstein-1 distance, THz; the grids may differ."""
     names = [name for name in found.values if name != TOTAL]
     if set(names) != set(reference.values) - {TOTAL}:

@@ -12,6 +12,7 @@ from siliforce.benchmark.findings import Findings, findings
 from siliforce.benchmark.scores import SHOWN
 from siliforce.files import write_atomic
 from siliforce.report import campaign_figures as figures
+from siliforce.report import campaign_observables as observables
 from siliforce.report import campaign_studies as studies
 from siliforce.report import campaign_tables as tables
 from siliforce.report.campaign_verdict import verdicts
@@ -94,10 +95,10 @@ def _material(found: Findings, name: str) -> dict[str, Any]:
 
 
 def _sections(found: Findings) -> list[tuple[str, str, list[Any]]]:
-    """One per quantity that was measured: identifier, title, figures."""
+    """One per quantity that was measured: identifier, title, figures and tables."""
     sections: list[tuple[str, str, list[Any]]] = []
     for quantity in SHOWN:
-        shown = []
+        shown: list[Any] = []
         for material in found.materials:
             shown.append(figures.errors_of(found, quantity, material))
             if quantity in ("rdf", "adf"):
@@ -108,10 +109,14 @@ def _sections(found: Findings) -> list[tuple[str, str, list[Any]]]:
                 shown += figures.cluster_curves(found, material)
             if quantity == "survival":
                 shown += figures.survival_curves(found, material)
-        shown = [figure for figure in shown if figure is not None]
+            if quantity == "vdos":
+                shown += figures.vibration_curves(found, material)
+            if quantity == "pressure":
+                shown.append(observables.pressures(found, material))
+        shown = [item for item in shown if item is not None]
         if shown:
             sections.append((quantity, figures.TITLES[quantity], shown))
-    vibrations = [f for m in found.materials for f in figures.vibration_curves(found, m)]
-    if vibrations:
-        sections.append(("vdos", "Vibrations", vibrations))
+    drifts = [t for m in found.materials if (t := observables.drifts(found, m))]
+    if drifts:
+        sections.append(("drift", "Energy drift", drifts))
     return sections

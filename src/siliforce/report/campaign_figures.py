@@ -32,6 +32,7 @@ TITLES = {
     "B0": "Bulk modulus",
     "pec": "Energy curves of clusters",
     "pressure": "Pressure",
+    "vdos": "Vibrations",
     "survival": "Survival",
 }
 

@@ -38,9 +38,7 @@ def ranking(found: Findings) -> Table:
             place = Cell(f"{standing.rank}{tie}", standing.rank)
         row = [
             place,
-            Cell(
-                _named(standing.label, own), standing.label, style=style_of(found, standing.label)
-            ),
+            Cell(named(standing.label, own), standing.label, style=style_of(found, standing.label)),
             estimate(standing.total, 1.0),
             *(estimate(standing.domains.get(name), 1.0) for name in DOMAINS),
         ]
@@ -63,7 +61,8 @@ def _of(material: str, materials: Sequence[str]) -> str:
     return f", {material}" if len(materials) > 1 else ""
 
 
-def _named(label: str, entries: Sequence[Entry]) -> str:
+def named(label: str, entries: Sequence[Entry]) -> str:
+    """With what sets a model apart: direct forces, foreign weights."""
     notes = []
     if any(entry.direct for entry in entries):
         notes.append("non-conservative")
@@ -160,7 +159,8 @@ def _heat_cell(
     ]
     failures = [s for s in own if "failed" in s.note]
     if value is None:
-        return HeatCell("–", "absent", note=own[0].note if own else "not measured")
+        text, note = ("n/a", own[0].note) if own else ("–", "not measured")
+        return HeatCell(text, "absent", note=note)
     if failures and all(s.note.startswith("failed") for s in own):
         return HeatCell("failed", "failed", note=failures[0].note)
     if failures:

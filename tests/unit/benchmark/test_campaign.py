@@ -20,7 +20,7 @@ from ase.io import write
 from siliforce.benchmark import campaign as module
 from siliforce.benchmark.batches import halving
 from siliforce.benchmark.campaign import open_campaign, plan_campaign, run_campaign
-from siliforce.benchmark.config import Campaign, load_campaign
+from siliforce.benchmark.config import Campaign, Simulation, load_campaign
 from siliforce.benchmark.findings import findings
 from siliforce.benchmark.graph import variants
 from siliforce.benchmark.plan import REPEATS, Plan, measure, steps
@@ -32,6 +32,8 @@ from siliforce.data.reference import Reference, Start
 from siliforce.errors import ConfigError, DataError
 from siliforce.jobs import Job, Progress, work
 from siliforce.potential import Potential
+from siliforce.report.campaign_observables import drifts
+from siliforce.simulation.md import MDConfig
 from siliforce.training.runlog import read_metrics
 from siliforce.workers import Cluster
 from tests.unit.benchmark.conftest import MINIATURE, miniature
@@ -55,6 +57,35 @@ def test_every_job_is_done_once_and_a_second_run_does_nothing(finished) -> None:
     assert sum(job.payload.kind == "train" for job in opened.jobs) == 4
     run_campaign(miniature(), root)
     assert logged(root) == keys
+
+
+def test_nve_is_done_where_it_is_named_and_moves_nothing_else(finished, tmp_path) -> None:
+    root, opened, _, _ = finished
+    shutil.copytree(root, tmp_path / "copy")
+    wanted = miniature().indicators
+    assert "nve" not in wanted
+    more = miniature(indicators=[*wanted, "nve"])
+    new = open_campaign(more, tmp_path / "copy")
+    assert {job.key for job in opened.jobs} < {job.key for job in new.jobs}
+    assert [job.payload.kind for job in new.missing] == ["nve", "nve"]
+    assert drifts(findings(new), "HfO2").columns[-1][0] == "id:cubic-300K"
+    run_campaign(more, tmp_path / "copy")
+    found = findings(new)
+    (result,) = found.of("schnet")[0].of("nve")
+    config = result.provenance["config"]
+    assert (config["ensemble"], config["production"]) == ("nve", 0.04)
+    table = drifts(found, "HfO2")
+    row = next(row for row in table.rows if row[0].value == "schnet")
+    assert table.columns[-1][0].startswith("NVE")
+    assert row[-1].value == pytest.approx(abs(result.value("energy_drift")))
+    assert [s.score for s in found.scores] == [s.score for s in findings(opened).scores]
+
+
+def test_the_nve_runs_of_a_campaign_are_short_and_free() -> None:
+    paper = Simulation(**MDConfig.paper(1200.0).model_dump(), replicas=3)
+    free = paper.conserving()
+    assert (free.ensemble, free.protocol, free.timestep) == ("nve", "siliforce", 3.0)
+    assert (free.equilibration, free.production, free.replicas) == (0.5, 1.0, 1)
 
 
 def test_another_model_is_added_without_moving_anybody(finished) -> None:

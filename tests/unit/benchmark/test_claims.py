@@ -127,7 +127,7 @@ def test_correlations_stay_within_a_material() -> None:
     apart = synthetic(materials=("one", "two"), seeds=2)
     alone = synthetic(materials=("one",), seeds=2)
     assert [c for c in apart.correlations if c.material == "one"] == alone.correlations
-    assert {c.n for c in apart.correlations} == {10}
+    assert max(c.n for c in apart.correlations) == 10  # models of one material
 
 
 def test_calculators_that_were_not_trained_here_are_no_rivals() -> None:

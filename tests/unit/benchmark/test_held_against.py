@@ -6,12 +6,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.morse import MorsePotential
+from ase.calculators.singlepoint import SinglePointCalculator
+from rich.console import Console
 from typer.testing import CliRunner
 
 from siliforce.benchmark.config import Simulation
@@ -21,10 +24,13 @@ from siliforce.data.reference import EnergyCurve, EnergyVolume, Reference, Start
 from siliforce.errors import ConfigError
 from siliforce.indicators.adf import angular
 from siliforce.indicators.base import Metric, Result
+from siliforce.indicators.make_reference import make_reference
 from siliforce.indicators.rdf import radial
+from siliforce.indicators.tables import indicators_table
 from siliforce.models import MODELS
+from siliforce.simulation.batched import run_md
 from tests.springs import Spring
-from tests.toys import TOYS, toy_potential
+from tests.toys import TOYS, DirectMorse, toy_potential
 
 SHORT = Simulation(timestep=2, equilibration=0.01, production=0.02, frame_every=2)
 CELL = bulk("Cu", "fcc", a=3.61, cubic=True)
@@ -100,6 +106,33 @@ def test_replicas_are_pooled(reference: Reference, tmp_path: Path) -> None:
     counts = {r.indicator: r.provenance.get("n_pooled") for r in results}
     assert counts["rdf"] == 2
     assert next(r for r in results if r.indicator == "survival").provenance["n_runs"] == 2
+
+
+def test_pressure_and_vibrations_are_held_against_the_reference(
+    tmp_path: Path,
+) -> None:
+    md = Simulation(timestep=4, equilibration=0, production=0.2, frame_every=2, log_every=20)
+    frames = run_md(CELL, EMT(), md.dynamics(300.0, 5)).frames
+    aimd = tmp_path / "aimd.extxyz"
+    for frame in frames:
+        frame.calc = EMT()
+        frame.calc = SinglePointCalculator(frame, stress=frame.get_stress())
+    ase.io.write(aimd, frames)
+    known = make_reference("copper", {"crystal-300K": aimd}, {}, {}, interval=8.0)
+    results, notes = hold_against([EMT()], known, ["pressure", "vdos"], md, tmp_path)
+    value = {m.name: m.value for r in results for m in r.metrics}
+    assert abs(value["pressure_error"]) < known.starts[0].pressure.virial
+    assert value["pressure_error"] == pytest.approx(
+        value["pressure"] - known.starts[0].pressure.mean
+    )
+    assert 0 < value["vdos_wasserstein"] < 1
+    assert notes == []
+    direct = toy_potential(model=DirectMorse)
+    results, _ = hold_against([direct], known, ["pressure"], md, tmp_path)
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(indicators_table(results))
+    assert "not applicable" in shown.get()
 
 
 def test_other_starts_and_other_weights_have_trajectories_of_their_own(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from scipy import stats
 
 from siliforce.benchmark.collect import Entry
 from siliforce.benchmark.findings import Findings
-from siliforce.benchmark.graph import digest
+from siliforce.benchmark.graph import _curves, digest
 from siliforce.benchmark.ranking import (
     Estimate,
     over_seeds,
@@ -23,6 +25,7 @@ from siliforce.benchmark.recommend import Needs, recommend
 from siliforce.benchmark.scores import (
     Anchor,
     _error_anchors,
+    _start_anchors,
     anchors,
     domain,
     ideal_gas,
@@ -31,9 +34,11 @@ from siliforce.benchmark.scores import (
     scores,
 )
 from siliforce.data import Dataset
+from siliforce.data.reference import Curves, Pressure, Start
 from siliforce.errors import DataError
 from siliforce.indicators.base import Metric, Result
 from siliforce.indicators.eos import fit_birch_murnaghan
+from siliforce.report.campaign_tables import heat_map
 from siliforce.report.campaign_verdict import verdicts
 from tests.unit.report.synthetic import synthetic
 
@@ -98,6 +103,56 @@ def test_baselines_of_errors_follow_from_the_labels_alone(finished) -> None:
     energy, _ = _error_anchors("test", everything, 1.0, 0.0)
     assert energy.floor == 1.0
     assert energy.baseline == pytest.approx(1e3 * np.sqrt(np.mean(rest**2)))
+
+
+def test_pressure_and_vibrations_are_scored_where_the_reference_has_them() -> None:
+    plain = Start("a-300K", Atoms("Si"), 300.0)
+    assert {a.quantity for a in _start_anchors(plain)} == {"survival"}
+    x = np.linspace(0, 20, 401)
+    peak = (np.abs(x - 15) < 0.01).astype(float)
+    known = replace(
+        plain,
+        pressure=Pressure(5.0, 0.1, 4.0),
+        vdos=Curves(x, {"Si": peak, "all": peak}),
+        noise={"pressure_error": 0.2, "vdos_wasserstein": 0.05},
+    )
+    found = {a.quantity: a for a in _start_anchors(known)}
+    assert (found["pressure"].floor, found["pressure"].baseline) == (0.2, 4.0)
+    assert found["pressure"].kind == found["vdos"].kind == "md"
+    # All mass of a flat density from 0 to 15 THz has to move up to 15: 7.5 THz on average.
+    assert (found["vdos"].floor, found["vdos"].baseline) == (0.05, pytest.approx(7.5, abs=0.05))
+
+    def of(label: str, error: float | None, mode: str, failure: str = "") -> Entry:
+        metrics = [Metric(name="pressure_error", value=error, unit="GPa")]
+        result = Result(indicator="pressure", model=label, split=known.split, metrics=metrics)
+        result.failure, result.provenance = failure, {"force_mode": mode}
+        return Entry(label, "m", 0, results=[result])
+
+    fixed = [found["pressure"]]
+    assert scores(of("a", -1.15, "gradient"), fixed)[0].score == pytest.approx(0.75)
+    assert scores(of("a", None, "gradient", "close contact"), fixed)[0].score == 0
+    for failure in ("", "energy drift"):
+        (direct,) = scores(of("d", None, "direct", failure), fixed)
+        assert (direct.score, direct.note) == (None, "not applicable")
+    both = [of("a", 1.0, "gradient"), of("d", None, "direct")]
+    for one in both:
+        error = Metric(name="rdf_mae", value=0.5, unit="1")
+        one.results.append(Result(indicator="rdf", model="", split=known.split, metrics=[error]))
+    fixed.append(Anchor("rdf", known.split, "rdf_mae", "1", 0.0, 1.0, ""))
+    page = Findings("c", both, {"m": fixed})
+    assert {s.label: s.missing for s in page.standings} == {"a": [], "d": ["m id pressure"]}
+    cells = {(c.text, c.note) for _, _, row in heat_map(page, "m").rows for c in row}
+    assert ("n/a", "not applicable") in cells
+
+
+def test_only_what_the_reference_has_decides_on_a_key() -> None:
+    x = np.arange(4.0)
+    plain = Start("a-300K", Atoms("Si"), 300.0, rdf=Curves(x, {"Si-Si": x**2}))
+    more = replace(plain, pressure=Pressure(5.0, 0.1, 4.0))
+    shaken = replace(plain, vdos=Curves(x, {"Si": x}))
+    found = [_curves(SimpleNamespace(starts=[s]))[0] for s in (plain, more, shaken)]
+    assert found[0] == digest(x, x**2)  # as before there was either
+    assert len(set(found)) == 3
 
 
 def entry(label: str, seed: int, error: float | None, failure: str = "") -> Entry:

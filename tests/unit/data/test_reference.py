@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from siliforce.data.reference import (
     Curves,
     EnergyCurve,
     EnergyVolume,
+    Pressure,
     Reference,
     Start,
     group_name,
@@ -57,6 +59,22 @@ def test_round_trip(tmp_path: Path) -> None:
     assert curve.unit == "degree"
     assert [len(image) for image in curve.images] == [3, 3]
     assert not curve.images[0].pbc.any()
+
+
+def test_pressure_and_vibrations_are_optional(tmp_path: Path) -> None:
+    """Folders of before have neither, and are written as they were."""
+    small().save(tmp_path / "old")
+    told = json.loads((tmp_path / "old" / FILE).read_text())
+    assert told["starts"][0].keys() == {"name", "temperature", "ood", "noise", "images"}
+    old = Reference.load(tmp_path / "old").starts[0]
+    assert (old.pressure, old.vdos) == (None, None)
+    x = np.arange(3.0)
+    more = replace(old, pressure=Pressure(1.5, None, 2.0), vdos=Curves(x, {"Si": x, "all": x}))
+    replace(small(), starts=[more]).save(tmp_path / "new")
+    new = Reference.load(tmp_path / "new").starts[0]
+    assert new.pressure == Pressure(1.5, None, 2.0)
+    assert new.vdos.values.keys() == {"Si", "all"}
+    np.testing.assert_array_equal(new.vdos.x, x)
 
 
 def test_a_reference_may_be_empty(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import ase.io
+import ase.units
 import numpy as np
 import pytest
 from ase import Atoms
@@ -17,7 +18,9 @@ from siliforce.errors import DataError
 from siliforce.indicators.adf import adf
 from siliforce.indicators.make_reference import make_reference
 from siliforce.indicators.rdf import radial, rdf
+from siliforce.indicators.vdos import density_of_states, undamped
 from tests.unit.indicators.test_distributions import hot_crystal
+from tests.unit.indicators.test_observables import harmonic_trajectory
 
 
 def labelled(atoms: Atoms, energy: float, **info: float) -> Atoms:
@@ -87,6 +90,48 @@ def test_made_and_scored_against_itself(tmp_path: Path) -> None:
     assert trimer.coordinate == "angle"
     shown = CliRunner().invoke(app, ["reference", "show", str(tmp_path / "brass")])
     assert "3 points, 60 to 120 degree" in shown.output
+
+
+def test_pressure_and_vibrations_of_a_trajectory(tmp_path: Path) -> None:
+    """A chain on springs, with stresses: by velocities, and by positions 8 fs apart."""
+    frames = harmonic_trajectory(96, 8.0)[0]
+    rng = np.random.default_rng(0)
+    stresses = 0.01 * rng.normal(size=(96, 6)) - 0.02
+    apart = np.array([[x, y, y] for y in (0, 4) for x in (0, 3, 6)], dtype=float)
+    for k, (frame, stress) in enumerate(zip(frames, stresses, strict=True)):
+        # Positions of which these velocities are the middle differences, in a cell of 9 Å.
+        moved = frames[k - 1].get_velocities() * 8.0 * ase.units.fs if k else 0.0
+        frame.positions = (frames[k - 1].positions + moved) if k else apart
+        frame.calc = SinglePointCalculator(frame, energy=0.0, stress=stress)
+    for frame in frames:
+        frame.wrap()
+    ase.io.write(tmp_path / "chain.extxyz", frames)
+    words = f"reference make chain --aimd hot-300K={tmp_path / 'chain.extxyz'} --interval 8"
+    done = CliRunner().invoke(app, [*words.split(), "--out", str(tmp_path / "chain")])
+    assert done.exit_code == 0, done.output
+    start = Reference.load(tmp_path / "chain").starts[0]
+    kinetic = [2 * f.get_kinetic_energy() / (3 * f.get_volume()) for f in frames]
+    virial = -stresses[:, :3].mean(axis=1) / ase.units.GPa
+    assert start.pressure.mean == pytest.approx(np.mean(kinetic) / ase.units.GPa + virial.mean())
+    assert start.pressure.virial == pytest.approx(np.sqrt(np.mean(virial**2)))
+    assert 0.3 < start.pressure.error / (virial.std() / 96**0.5) < 3
+    assert start.noise["pressure_error"] == pytest.approx(1.128 * start.pressure.error, rel=0.2)
+    assert "GPa" in done.output
+    expected = density_of_states(frames, 8.0)
+    np.testing.assert_allclose(start.vdos.values["Ge"], expected.values["Ge"], atol=1e-9)
+    assert start.noise["vdos_wasserstein"] > 0
+
+    ase.io.write(tmp_path / "still.extxyz", [Atoms(f.symbols, f.positions, cell=f.cell, pbc=True)
+                                             for f in frames])  # fmt: skip
+    made = make_reference("x", {"a-300K": tmp_path / "still.extxyz"}, {}, {}, interval=8.0)
+    (still,) = made.starts
+    assert still.pressure is None
+    expected = undamped(density_of_states(frames[:-1], 8.0), 8.0)
+    np.testing.assert_allclose(still.vdos.values["Ge"], expected.values["Ge"], atol=1e-6)
+    plain = make_reference("x", {"a-300K": tmp_path / "chain.extxyz"}, {}, {}).starts[0]
+    assert plain.vdos is None
+    with pytest.raises(DataError, match="a-300K: a density of states needs 16"):
+        make_reference("x", {"a-300K": tmp_path / "still.extxyz"}, {}, {}, skip=90, interval=8.0)
 
 
 def test_what_cannot_be_a_reference(tmp_path: Path) -> None:

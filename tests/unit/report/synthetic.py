@@ -43,6 +43,7 @@ def _anchors() -> list[Anchor]:
     for split in STARTS:
         found.append(Anchor("rdf", split, "rdf_mae", "1", 0.02, 1.0, "synthetic"))
         found.append(Anchor("adf", split, "adf_mae", "1", 0.02, 0.8, "synthetic"))
+        found.append(Anchor("pressure", split, "pressure_error", "GPa", 0.1, 12.0, "synthetic"))
         found.append(Anchor("survival", split, "survived_fraction", "1", 1.0, 0.0, "synthetic"))
     for split in ("id:crystal", "ood:vacancy"):
         found.append(Anchor("V0", split, "V0_error", "%", 0.05, 9.0, "synthetic"))
@@ -88,7 +89,11 @@ def _baseline(label: str, material: str, seed: int, size: float) -> Entry:
         failure = "close contact after 1.200 ps: two atoms 0.61 Å apart" if fails else ""
         config = {"config": {"temperature": temperature}}
         times = {"survived": 1.2 if fails else 9.0, "planned": 9.0}
-        results.append(_result("dynamics", split, times, failure, provenance=config))
+        drift = {} if fails else {"energy_drift": -30.0 * size if direct else 0.2 * size}
+        results.append(_result("dynamics", split, times | drift, failure, provenance=config))
+        squeezed = {} if fails or direct else {"pressure": 5 + size, "pressure_error": size}
+        known = {"reference": 5.0}
+        results.append(_result("pressure", split, squeezed, failure, curves=known))
         results.append(_result("survival", split, {"survived_fraction": 0.0 if fails else 1.0}))
         for kind, x, step in (("rdf", R, 0.02), ("adf", ANGLES, 0.015)):
             truth = 1 + np.exp(-((x - x.mean()) ** 2) / (0.01 * np.ptp(x) ** 2))

@@ -7,6 +7,7 @@ import io
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from siliforce.benchmark.collect import Entry
@@ -14,6 +15,7 @@ from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.scores import Anchor
 from siliforce.indicators.base import Metric, Result
 from siliforce.report.campaign import render_campaign, scores_csv
+from siliforce.report.campaign_observables import drifts, pressures
 from siliforce.report.campaign_tables import heat_map, ranking
 from siliforce.report.campaign_verdict import verdicts
 from siliforce.report.radar import radar
@@ -28,7 +30,18 @@ def page() -> str:
 
 
 def test_the_page_is_complete_and_needs_no_network(page: str) -> None:
-    for section in ("ranking", "verdicts", "rdf", "adf", "V0", "B0", "pec", "survival"):
+    for section in (
+        "ranking",
+        "verdicts",
+        "rdf",
+        "adf",
+        "V0",
+        "B0",
+        "pec",
+        "pressure",
+        "survival",
+        "drift",
+    ):
         assert f'<section id="{section}">' in page
     for title in ("Accuracy against time", "Learning curves", "Loss", "Normalisation"):
         assert f"<h2>{title}</h2>" in page
@@ -79,6 +92,30 @@ def test_failures_are_shown_as_failures(page: str) -> None:
 
 def test_one_profile_for_each_model(page: str) -> None:
     assert page.count('aria-label="Scores of') == len(FEW)
+
+
+def test_pressure_and_drift_stand_beside_each_other_for_every_start() -> None:
+    found = synthetic(models=FEW, materials=("one",))
+    pressure, drift = pressures(found, "one"), drifts(found, "one")
+    starts = ["id:crystal-1200K", "id:crystal-1800K", "ood:vacancy-1200K"]
+    for table, unit in ((pressure, "GPa"), (drift, "meV/atom/ps")):
+        assert table.columns[1:] == [(start, unit) for start in starts]
+    assert [cell.text for cell in pressure.rows[0]] == ["DFT", "5.00", "5.00", "5.00"]
+    rows = {row[0].value: row for row in pressure.rows[1:]}
+    values = [e.value_of("pressure", "pressure", starts[0]) for e in found.of("bpnn")]
+    assert rows["bpnn"][1].value == pytest.approx(np.mean(values))
+    assert " to " in rows["bpnn"][1].note
+    assert {cell.text for cell in rows["gemnet_dt"][1:]} == {"no stress"}
+    assert (rows["schnet"][2].text, rows["schnet"][2].note) == (
+        "failed",
+        "close contact after 1.200 ps",
+    )
+    assert "1 of 3 failed" in rows["allegro"][3].note
+    rows = {row[0].value: row for row in drift.rows}
+    assert rows["gemnet_dt"][0].text == "gemnet_dt (non-conservative)"
+    assert rows["gemnet_dt"][1].value > 30 > rows["bpnn"][1].value > 0
+    silent = Findings("c", [Entry("a", "one", 0)], {"one": ()})
+    assert (pressures(silent, "one"), drifts(silent, "one")) == (None, None)
 
 
 def test_verdicts_say_what_was_found() -> None:
