@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from siliforce.jobs import JobFailed
 
 CONFIGS = Path(__file__).parents[2] / "src" / "siliforce" / "configs" / "generate"
 PROTOCOLS = sorted(CONFIGS.glob("*.yaml"))
+HEATED = {"crystal": "Si", "recipe": "heat"}  # 4 frames, 40 steps; see `small`
 
 
 def shortened(path: Path, lj: dict[str, Any]) -> Protocol:
@@ -139,6 +142,84 @@ def test_a_trajectory_resumed_is_the_trajectory(tmp_path: Path, monkeypatch) -> 
     assert len(whole) == len(resumed) == 8
     for a, b in zip(whole, resumed, strict=True):
         np.testing.assert_allclose(a.positions, b.positions, atol=2e-8)
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, engine: Engine, broken: Callable[[int], bool]) -> None:
+    """Let an engine fail at those of its calls, counted from 1."""
+    original, calls = type(engine).label, itertools.count(1)
+
+    def label(self: Engine, *args: Any, **kwargs: Any) -> Any:
+        if self.engine == engine.engine and broken(next(calls)):
+            raise JobFailed("the SCF did not converge")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(engine), "label", label)
+
+
+def test_a_failed_step_is_tried_again_where_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = small({"engine": "stillinger-weber"}, sampler=None, starts=[HEATED])
+    breaking(monkeypatch, protocol.label_engine(), lambda call: call == 25)
+    frames = read(run(protocol, tmp_path) / "si.extxyz.xz", index=":")
+    assert len(frames) == 2
+    assert not (tmp_path / "sampling" / "failed").exists()
+    log = (tmp_path / "sampling" / "log.jsonl").read_text().splitlines()
+    assert len(log) == 1  # the step, not the trajectory, was done twice
+
+
+@pytest.mark.parametrize("sampler", [None, {"engine": "stillinger-weber"}], ids=["aimd", "sampler"])
+def test_frames_before_a_failure_are_kept_and_labelled(
+    sampler: dict[str, Any] | None, lj: dict[str, Any], tmp_path: Path, monkeypatch
+) -> None:
+    engine = lj if sampler else {"engine": "stillinger-weber"}
+    protocol = small(engine, sampler=sampler, frames_per_trajectory=None, starts=[HEATED])
+    with monkeypatch.context() as patch:
+        breaking(patch, protocol.sample_engine(), lambda call: call >= 25)
+        frames = read(run(protocol, tmp_path) / "si.extxyz.xz", index=":")
+    assert len(frames) == 2  # 10 and 20 of 40 fs
+    assert all(np.isfinite(a.get_forces()).all() for a in frames)
+    next((tmp_path / "sampling" / "failed").iterdir()).unlink()  # try it again
+    more = read(run(protocol, tmp_path) / "si.extxyz.xz", index=":")
+    assert len(more) == 4
+    np.testing.assert_array_equal(more[0].positions, frames[0].positions)
+
+
+def test_ab_initio_md_is_thinned_replaced_gated_and_stored_like_everything(tmp_path: Path) -> None:
+    stages = [
+        {"name": "heat", "fs": 40, "every_fs": 10},
+        {"name": "relax", "ensemble": "relax", "fs": 4000, "every_fs": 10},
+    ]
+    starts = [
+        HEATED,
+        HEATED | {"label": "pair", "frames": 1},
+        {"crystal": "Si", "label": "static", "rattle": 0.05},
+    ]
+    whole = {"sampler": None, "frames_per_trajectory": None, "recipes": {"heat": stages}}
+    protocol = small({"engine": "stillinger-weber"}, **whole, starts=starts)
+    folder = run(protocol, tmp_path)
+    frames = read(folder / "si.extxyz.xz", index=":")
+    relaxed = [a for a in frames if a.info["stage"] == "relax"]
+    assert 1 <= len(relaxed) < 400  # it ends where nothing is left to relax
+    assert np.linalg.norm(relaxed[-1].get_forces(), axis=1).max() < 0.02
+    assert len({a.info["key"] for a in frames}) == len(frames)
+    assert len(read(folder / "pair.extxyz.xz", index=":")) == 1
+    engine = protocol.label_engine()
+    again = engine.label(frames[0], tmp_path, safer=False)
+    assert frames[0].get_potential_energy() == pytest.approx(again.energy, abs=1e-6)
+    np.testing.assert_allclose(frames[0].get_forces(), again.forces, atol=1e-6)
+    computed = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert len(computed) == 1  # the static one: the dynamics had labelled the others
+
+
+def test_an_element_put_in_after_ab_initio_md_is_labelled_anew(
+    lj: dict[str, Any], tmp_path: Path
+) -> None:
+    start = HEATED | {"replace_after": {"Si": "Ge"}}
+    frames = read(run(small(lj, sampler=None, starts=[start]), tmp_path) / "si.extxyz.xz", ":")
+    assert [a.symbols.formula.count() for a in frames] == [{"Si": 7, "Ge": 1}] * 2
+    again = make_engine(lj).label(frames[0], tmp_path, safer=False)
+    np.testing.assert_allclose(frames[0].get_forces(), again.forces, atol=1e-6)
 
 
 def test_a_runaway_sampler_says_so(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A protocol from nothing to labelled frames: sample every trajectory, thin, label, gather.
 
 <run>/sampling/done/<key>.extxyz      frames of one trajectory
+<run>/sampling/trajectories/<key>/    the trajectory in flight, or as far as it came
 <run>/queue, done, failed             see `runner`
 """
 
@@ -18,7 +19,6 @@ from ase import Atoms
 
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
-from siliforce.generate.engines import Engine
 from siliforce.generate.frames import KEY_LENGTH, read_frames, to_extxyz
 from siliforce.generate.protocols import Protocol, Trajectory
 from siliforce.generate.runner import Run, by_group, slug
@@ -65,18 +65,16 @@ def run(
         root / "parsl",
     )
     folder = sampling_folder(root)
-    if protocol.sampler is None and all(job.payload.stages for job in jobs):
-        frames = [f for j in jobs for f in _sampled(folder, j)]  # the engine moved the atoms
-        return gather(_with_level(frames, protocol.label_engine()), root / "sets")
-    queue = Run(root)
+    queue, engine = Run(root), protocol.label_engine()
     for job in jobs:
-        if job.key in folder.done_keys():
-            frames = thinned(protocol, job.payload, _sampled(folder, job))
-            queue.add(
-                f"{job.payload.number:05d}-{slug(job.payload.name)}",
-                frames,
-                protocol.label_engine(),
-            )
+        frames = thinned(protocol, job.payload, _sampled(folder, job))
+        if frames:
+            batch = f"{job.payload.number:05d}-{slug(job.payload.name)}"
+            if job.key in folder.failed_keys():
+                batch += f"-first-{len(frames)}"
+            queue.add(batch, frames, engine)
+            if protocol.sampler is None:
+                queue.accept(frames, engine)
     run_queue(root, workers, on_progress, cluster)
     return gather(queue.done(), root / "sets")
 
@@ -162,24 +160,24 @@ def _sample(
             start,
             list(trajectory.stages),
             protocol.sample_engine(),
-            folder.root / "trajectories" / f"{job.key}-{attempt}",
+            _trajectory_folder(folder, job),
             temperature=trajectory.temperature,
             timestep=protocol.timestep_fs,
             seed=int(trajectory.rng(2).integers(2**31)),
-            safer=attempt > 0,
             keep_labels=protocol.sampler is None,
         )
         return path.read_bytes()
 
-    return work(folder, lambda: jobs, perform, on_progress=on_progress)
+    return work(folder, lambda: jobs, perform, attempts=1, on_progress=on_progress)
+
+
+def _trajectory_folder(folder: JobFolder, job: Job) -> Path:
+    return folder.root / "trajectories" / job.key
 
 
 def _sampled(folder: JobFolder, job: Job) -> list[Atoms]:
+    """Frames of a trajectory: all of them, or where it failed those before that."""
     path = folder.done_path(job.key)
-    return read_frames(path) if path.is_file() else []
-
-
-def _with_level(frames: list[Atoms], engine: Engine) -> list[Atoms]:
-    for frame in frames:
-        frame.info["level"] = engine.level(frame)
-    return frames
+    if job.key in folder.failed_keys():
+        path = _trajectory_folder(folder, job) / "frames.extxyz"
+    return read_frames(path) if path.is_file() and path.stat().st_size else []
