@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ase.build import bulk, molecule
 from siliforce.errors import ConfigError
 from siliforce.generate import converge, load_engine, make_engine
 from siliforce.generate.converge import translation_error
-from siliforce.generate.engines import base, cp2k, gth, qe, vasp
+from siliforce.generate.engines import base, cp2k, gth, potential, qe, vasp
 from siliforce.generate.stillinger_weber import StillingerWeber
 from siliforce.jobs import JobFailed
 
@@ -253,3 +254,44 @@ def test_gate_refuses_what_cannot_be_right() -> None:
         base.gate(labels(1.0, np.full((2, 3), 99.0)), atoms)
     with pytest.raises(JobFailed, match="1 forces for 2 atoms"):
         base.gate(labels(1.0, np.zeros((1, 3))), atoms)
+
+
+def test_the_cpu_limit_is_for_one_frame_not_for_the_life_of_a_server(tmp_path: Path) -> None:
+    engine = make_engine({"engine": "stillinger-weber", "max_cpu_hours": 5 / 3600})
+    server = potential.Server(engine, {}, tmp_path)
+    content = bulk("Si", cubic=True) * (3, 3, 3)
+    request = {"numbers": content.numbers.tolist(), "positions": content.positions.tolist()}
+    request |= {"cell": content.cell.array.tolist(), "pbc": [True] * 3, "stress": False}
+    used = 0.0
+    while used < 8:  # more in all than one frame may take
+        server.ask(request)
+        used = base.cpu_ticks(server.process.pid) / os.sysconf("SC_CLK_TCK")
+    server.close()
+
+
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> potential.Server:
+    """A server that greets and then does something else."""
+    program = tmp_path / "server.py"
+    program.write_text(f"import os, sys, time\nprint('{{}}', flush=True)\ninput()\n{code}\n")
+    monkeypatch.setattr(potential, "SERVER", program)
+    engine = make_engine({"engine": "emt", "max_cpu_hours": 1 / 3600})
+    return potential.Server(engine, {}, tmp_path)
+
+
+def test_a_server_that_dies_says_why_in_words(tmp_path: Path, monkeypatch) -> None:
+    end = "print('its last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 24)"
+    with pytest.raises(JobFailed, match=r"more than 0.000278 CPU hours") as caught:
+        served(tmp_path, monkeypatch, end).ask({})
+    assert caught.value.log == "its last words\n"
+    with pytest.raises(JobFailed, match="was killed by SIGKILL"):
+        served(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)").ask({})
+
+
+def test_what_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "IDLE_SECONDS", 0.3)
+    with pytest.raises(JobFailed, match="hung"):
+        served(tmp_path, monkeypatch, "time.sleep(600)").ask({})
+    with pytest.raises(JobFailed, match="hung"):
+        base.run_program(["sleep", "600"], tmp_path, "out.txt", 1.0)
+    busy = ["sh", "-c", "for i in 1 2 3 4 5 6; do sleep 0.2; echo $i; done"]
+    assert base.run_program(busy, tmp_path, "out.txt", 1.0) == ("1\n2\n3\n4\n5\n6\n", 0)

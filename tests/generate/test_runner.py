@@ -163,6 +163,16 @@ def test_engine_error_is_quoted(tmp_path: Path, fake_pw: Path) -> None:
     assert "Error in routine readpp" in record["attempts"][0]["reason"]
 
 
+def test_output_that_cannot_be_read_fails_the_frame_only(tmp_path: Path, fake_pw: Path) -> None:
+    root = tmp_path / "run"
+    Run(root).add("first", silicon(1), qe(fake_pw))
+    (tmp_path / "behaviour.txt").write_text("stars")
+    assert run(root).failed == 1
+    record = json.loads(next((root / "failed").iterdir()).read_text())
+    assert "cannot read what pw.x wrote" in record["attempts"][0]["reason"]
+    assert "JOB DONE" in record["attempts"][0]["log"]
+
+
 def test_missing_pseudopotential_stops_before_anything_runs(tmp_path: Path, fake_pw: Path) -> None:
     root = tmp_path / "run"
     Run(root).add("first", silicon(1), qe(fake_pw))

@@ -22,6 +22,7 @@ from ase.io import read
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
 from siliforce.generate.engines import Engine, Labels, gate, make_engine
+from siliforce.generate.engines.base import unforeseen
 from siliforce.generate.frames import canonical, frame_key, labelled, read_frames, to_extxyz
 from siliforce.jobs import Job, JobFailed, JobFolder, Progress, work
 from siliforce.workers import Cluster, run_workers
@@ -148,7 +149,8 @@ def label_frame(job: Job, scratch: Path, attempt: int) -> bytes:
     """Label one frame; the second attempt uses the engine's safer settings."""
     task: FrameTask = job.payload
     start = time.time()
-    labels = gate(task.engine.label(task.atoms, scratch, safer=attempt > 0), task.atoms)
+    with unforeseen(f"engine '{task.engine.engine}'"):
+        labels = gate(task.engine.label(task.atoms, scratch, safer=attempt > 0), task.atoms)
     facts = {
         "key": job.key,
         "level": task.engine.level(task.atoms),

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from siliforce.files import write_atomic
 from siliforce.generate.engines import Engine
+from siliforce.generate.engines.base import unforeseen
 from siliforce.generate.frames import canonical, labelled, to_extxyz
 from siliforce.generate.structures import closest_approach
 from siliforce.jobs import JobFailed
@@ -96,7 +97,8 @@ class EngineCalculator(Calculator):
     ) -> None:
         """See ASE's `Calculator.calculate`."""
         super().calculate(atoms, properties, system_changes)
-        with tempfile.TemporaryDirectory() as folder:
+        what = f"engine '{self.engine.engine}'"
+        with tempfile.TemporaryDirectory() as folder, unforeseen(what):
             labels = self.engine.label(self.atoms, Path(folder), self.safer)
         self.results = {"energy": labels.energy, "forces": labels.forces}
         self.results["free_energy"] = labels.energy
