@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,6 +156,15 @@ class JobFolder:
             return ""
         found = str(attempts[-1]["reason"])
         return self.reason(found.rpartition(" ")[2]) if found.startswith(NEEDS) else found
+
+    def reasons(self) -> Counter[str]:
+        """Why jobs failed for good, and how many of them, commonest first."""
+        found = Counter(self.reason(key) for key in sorted(self.failed_keys()))
+        return Counter(dict(found.most_common()))
+
+    def forget_failures(self) -> None:
+        """Let failed jobs be tried again."""
+        shutil.rmtree(self.root / "failed", ignore_errors=True)
 
     def _fail(self, job: Job, history: Sequence[dict[str, Any]]) -> None:
         record = {"key": job.key, "group": job.group, "attempts": list(history)}

@@ -54,7 +54,8 @@ def test_plan_counts_what_the_source_counts() -> None:
     hfo = plan(load_protocol(CONFIGS / "hfo-m-mqa.yaml"), seconds_per_frame=10.0)
     assert (hfo.trajectories, hfo.n_conditions, hfo.frames) == (12, 60, 192_024)
     assert {c.atoms for c in hfo.conditions} == {96}
-    assert hfo.hours == pytest.approx(192_024 * 10 / 3600)
+    steps = 4 * 2667 * 3 + 2 * 2667 * 4  # frames 9 and 12 fs apart in steps of 3 fs
+    assert hfo.hours == pytest.approx(12 * (steps + 1) * 10 / 3600)
     ood = {c.system for c in hfo.conditions if c.split == "ood"}
     assert ood == {"random OOD"}
     sin = load_protocol(CONFIGS / "sin.yaml")
@@ -210,6 +211,22 @@ def test_ab_initio_md_is_thinned_replaced_gated_and_stored_like_everything(tmp_p
     np.testing.assert_allclose(frames[0].get_forces(), again.forces, atol=1e-6)
     computed = (tmp_path / "log.jsonl").read_text().splitlines()
     assert len(computed) == 1  # the static one: the dynamics had labelled the others
+
+
+@pytest.mark.parametrize("after", [{}, {"Si": "Ge"}])
+def test_the_plan_counts_the_calls_of_the_engine(
+    after: dict[str, str], lj: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [
+        {"name": "warm", "fs": 6, "every_fs": 3, "keep": False},
+        {"name": "heat", "fs": 10, "every_fs": 5},
+    ]
+    start = HEATED | {"replace_after": after}
+    protocol = small(lj, sampler=None, recipes={"heat": stages}, starts=[start])
+    calls: list[int] = []
+    breaking(monkeypatch, protocol.label_engine(), lambda call: bool(calls.append(call)))
+    run(protocol, tmp_path)
+    assert plan(protocol).calls == len(calls) == 1 + 16 + 2 * len(after)
 
 
 def test_an_element_put_in_after_ab_initio_md_is_labelled_anew(

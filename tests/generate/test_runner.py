@@ -18,7 +18,7 @@ from ase.io import read, write
 
 from siliforce import jobs as jobs_module
 from siliforce.errors import ConfigError, DataError
-from siliforce.generate import label, make_engine
+from siliforce.generate import failures, label, make_engine
 from siliforce.generate.engines.base import Engine
 from siliforce.generate.frames import frame_key
 from siliforce.generate.runner import Run, run
@@ -272,6 +272,24 @@ def test_batches_can_be_added_but_not_changed(tmp_path: Path, fake_pw: Path) -> 
         queue.add("first", silicon(2), qe(fake_pw))
     queue.add("second", silicon(3), qe(fake_pw))
     assert len({job.key for job in queue.jobs()}) == 3
+
+
+def test_failed_frames_give_no_file_but_reasons_and_can_be_tried_again(
+    tmp_path: Path, fake_pw: Path
+) -> None:
+    write(tmp_path / "frames.xyz", silicon(2), format="extxyz")
+    (tmp_path / "behaviour.txt").write_text("crash")
+    out = tmp_path / "out.extxyz"
+    arguments = (tmp_path / "frames.xyz", qe(fake_pw), tmp_path / "run", out)
+    with pytest.raises(DataError, match="2 frames failed: pw.x: Error in routine readpp"):
+        label(*arguments)
+    assert not out.exists()
+    (tmp_path / "behaviour.txt").write_text("ok")
+    with pytest.raises(DataError, match="could be labelled"):
+        label(*arguments)  # what failed stays failed, until told otherwise
+    assert label(*arguments, retry_failed=True).done == 2
+    assert failures(tmp_path / "run") == []
+    assert len(read(out, index=":")) == 2
 
 
 def test_label_a_file_and_read_it_back(tmp_path: Path, lj: dict) -> None:

@@ -37,6 +37,7 @@ def run(
     workers: int = 1,
     on_progress: Report = lambda progress: None,
     cluster: Cluster | None = None,
+    retry_failed: bool = False,
 ) -> Path:
     """Run a protocol, or go on with it after any stop.
 
@@ -45,6 +46,7 @@ def run(
         workers: local processes.
         on_progress: told after every trajectory and every frame.
         cluster: pilot jobs that hold the workers instead.
+        retry_failed: try failed frames again, and failed trajectories from where they failed.
 
     Returns:
         The folder with one file of labelled frames for each system.
@@ -55,6 +57,9 @@ def run(
     """
     root = Path(root).resolve()
     _check(protocol)
+    if retry_failed:
+        sampling_folder(root).forget_failures()
+        Run(root).folder.forget_failures()
     jobs = sampling_jobs(protocol)
     run_workers(
         partial(_sample, protocol, root),
@@ -77,6 +82,16 @@ def run(
                 queue.accept(frames, engine)
     run_queue(root, workers, on_progress, cluster)
     return gather(queue.done(), root / "sets")
+
+
+def failures(root: str | Path) -> list[str]:
+    """What failed in a run folder, how often and why; one line for each reason."""
+    folders = {"trajectories": sampling_folder(Path(root)), "frames": Run(root).folder}
+    return [
+        f"{count} {what} failed: {reason}"
+        for what, folder in folders.items()
+        for reason, count in folder.reasons().items()
+    ]
 
 
 def sampling_folder(root: Path) -> JobFolder:
