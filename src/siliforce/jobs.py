@@ -65,19 +65,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a folder of jobs stands; `eta_seconds` is None before the first finished job."""
+    """Where a folder of jobs stands; `eta_seconds` is None before the first finished job.
+
+    `note` says how far long jobs in flight are.
+    """
 
     done: int
     failed: int
     total: int
     eta_seconds: float | None
     groups: dict[str, tuple[int, int, int]]  # done, failed, total
+    note: str = ""
 
     def line(self) -> str:
         """One line for a terminal."""
         left = "unknown" if self.eta_seconds is None else f"{self.eta_seconds / 3600:.1f} h"
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.done}/{self.total} done{failed}, about {left} left"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.done}/{self.total} done{failed}, about {left} left{note}"
 
 
 class JobFolder:

@@ -14,9 +14,11 @@ from ase.calculators.calculator import kptdensity2monkhorstpack
 from ase.io import read
 
 from siliforce.errors import ConfigError
+from siliforce.files import write_atomic
 from siliforce.generate import load_protocol, plan, run
 from siliforce.generate.engines import make_engine
 from siliforce.generate.engines.base import Engine
+from siliforce.generate.pipeline import sampling_jobs
 from siliforce.generate.protocols import Protocol
 from siliforce.generate.sampling import Stage, sample
 from siliforce.jobs import JobFailed
@@ -145,7 +147,9 @@ def test_a_trajectory_resumed_is_the_trajectory(tmp_path: Path, monkeypatch) -> 
         np.testing.assert_allclose(a.positions, b.positions, atol=2e-8)
 
 
-def breaking(monkeypatch: pytest.MonkeyPatch, engine: Engine, broken: Callable[[int], bool]) -> None:
+def breaking(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, broken: Callable[[int], bool]
+) -> None:
     """Let an engine fail at those of its calls, counted from 1."""
     original, calls = type(engine).label, itertools.count(1)
 
@@ -211,6 +215,24 @@ def test_ab_initio_md_is_thinned_replaced_gated_and_stored_like_everything(tmp_p
     np.testing.assert_allclose(frames[0].get_forces(), again.forces, atol=1e-6)
     computed = (tmp_path / "log.jsonl").read_text().splitlines()
     assert len(computed) == 1  # the static one: the dynamics had labelled the others
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_long_trajectory_says_how_far_it_is(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if workers == 1:
+        monkeypatch.setattr("siliforce.generate.sampling.CHECKPOINT_SECONDS", 0.0)
+    else:  # what a worker wrote is read by the process that started it
+        key = sampling_jobs(small({"engine": "lj"}, starts=[HEATED]))[0].key
+        write_atomic(
+            tmp_path / "sampling" / "trajectories" / key / "progress.txt", "Si 0: 3/4 segments\n"
+        )
+    lines: list[str] = []
+    protocol = small({"engine": "stillinger-weber"}, starts=[HEATED])
+    run(protocol, tmp_path, workers, lambda progress: lines.append(progress.line()))
+    assert any("; Si 0: 3/4 segments" in line for line in lines), lines
+    assert "segments" not in lines[-1]
 
 
 @pytest.mark.parametrize("after", [{}, {"Si": "Ge"}])

@@ -11,6 +11,7 @@ import hashlib
 import json
 import lzma
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from siliforce.generate.structures import substituted
 from siliforce.jobs import Job, JobFolder, Progress, work
 from siliforce.workers import Cluster, run_workers
 
+PROGRESS = "progress.txt"
 Report = Callable[[Progress], None]
 
 
@@ -64,7 +66,7 @@ def run(
     run_workers(
         partial(_sample, protocol, root),
         workers,
-        lambda: sampling_folder(root).progress(jobs, workers),
+        lambda: _progress(root, jobs, workers if cluster is None else cluster.workers),
         on_progress,
         cluster,
         root / "parsl",
@@ -166,6 +168,10 @@ def _sample(
     folder = sampling_folder(root)
     jobs = sampling_jobs(protocol)
 
+    def tell(job: Job, text: str) -> None:
+        write_atomic(_trajectory_folder(folder, job) / PROGRESS, f"{job.payload.name}: {text}\n")
+        on_progress(_progress(root, jobs))
+
     def perform(job: Job, scratch: Path, attempt: int) -> bytes:
         trajectory: Trajectory = job.payload
         start = trajectory.build()
@@ -180,10 +186,20 @@ def _sample(
             timestep=protocol.timestep_fs,
             seed=int(trajectory.rng(2).integers(2**31)),
             keep_labels=protocol.sampler is None,
+            on_progress=partial(tell, job),
         )
         return path.read_bytes()
 
     return work(folder, lambda: jobs, perform, attempts=1, on_progress=on_progress)
+
+
+def _progress(root: Path, jobs: list[Job], workers: int = 1) -> Progress:
+    """Where the trajectories stand, those in flight as well."""
+    folder = sampling_folder(root)
+    over = folder.done_keys() | folder.failed_keys()
+    files = [_trajectory_folder(folder, job) / PROGRESS for job in jobs if job.key not in over]
+    notes = [path.read_text().strip() for path in files if path.is_file()]
+    return replace(folder.progress(jobs, workers), note="; ".join(notes))
 
 
 def _trajectory_folder(folder: JobFolder, job: Job) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -131,12 +132,14 @@ class Checkpoint:
                 file.truncate(state["bytes"])
         return state["stage"], state["segment"]
 
-    def add(self, frame: Atoms | None, atoms: Atoms, stage: int, segment: int) -> None:
-        """A segment is done; written at most every few seconds."""
+    def add(self, frame: Atoms | None, atoms: Atoms, stage: int, segment: int) -> bool:
+        """A segment is done; written at most every few seconds: returns whether it was now."""
         if frame is not None:
             self.pending.append(frame)
-        if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+        due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        if due:
             self.save(atoms, stage, segment)
+        return due
 
     def save(self, atoms: Atoms, stage: int, segment: int) -> None:
         """Write everything; the state counts only the bytes that are safely there."""
@@ -168,6 +171,7 @@ def sample(
     timestep: float = 1.0,
     seed: int = 0,
     keep_labels: bool = False,
+    on_progress: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Run (or go on with) one trajectory; returns the file of its frames.
 
@@ -175,6 +179,7 @@ def sample(
         temperature: of stages that name none [K].
         timestep: [fs]; the second try of a segment that failed takes half.
         keep_labels: the sampler is the labelling engine: keep its energies and forces.
+        on_progress: told every few seconds, at every checkpoint, how far it is.
 
     Raises:
         JobFailed: the dynamics ran away, or the engine failed, twice; the frames so far are kept,
@@ -184,6 +189,7 @@ def sample(
     atoms.calc = EngineCalculator(engine)
     checkpoint = Checkpoint(folder)
     first_stage, first_segment = checkpoint.load(atoms)
+    so_far = _Counter(stages, first_stage, first_segment)
     for number in range(first_stage, len(stages)):
         stage = stages[number]
         begin = first_segment if number == first_stage else 0
@@ -199,11 +205,29 @@ def sample(
                 checkpoint.save(atoms, number, segment)
                 raise
             frame = _keep(atoms, stage, target, start.info, keep_labels) if stage.keep else None
-            checkpoint.add(frame, atoms, *((number + 1, 0) if relaxed else (number, segment + 1)))
+            behind = (number + 1, 0) if relaxed else (number, segment + 1)
+            if checkpoint.add(frame, atoms, *behind):
+                on_progress(so_far.text(*behind))
             if relaxed:
                 break
     checkpoint.save(atoms, len(stages), 0)
     return checkpoint.frames_path
+
+
+class _Counter:
+    """How far a trajectory is, in segments, and how long the rest takes."""
+
+    def __init__(self, stages: list[Stage], stage: int, segment: int) -> None:
+        self.stages = stages
+        self.first, self.began = self.count(stage, segment), time.monotonic()
+
+    def count(self, stage: int, segment: int) -> int:
+        return sum(s.n_segments for s in self.stages[:stage]) + segment
+
+    def text(self, stage: int, segment: int) -> str:
+        done, total = self.count(stage, segment), self.count(len(self.stages), 0)
+        pace = (time.monotonic() - self.began) / (done - self.first)
+        return f"{done}/{total} segments, about {(total - done) * pace / 3600:.1f} h left"
 
 
 def _advance_or_retry(
