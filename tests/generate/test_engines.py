@@ -239,7 +239,27 @@ def test_converge_measures_a_known_difference(lj: dict) -> None:
     labels = make_engine(lj).label(frames[0], Path.cwd(), safer=False)
     assert double.force_rms == pytest.approx(np.sqrt((labels.forces**2).mean()))
     assert "meV/Å" in double.line()
-    assert translation_error(frames[0], make_engine(lj), (0.1, 0.2, 0.3)) < 1e-10
+    assert translation_error(frames[0], make_engine(lj), (0.1, 0.2, 0.3)) < 1e-7
+    assert same.energy_spread is None  # a spread needs two frames
+
+
+def test_converge_changes_one_setting_and_goes_on_in_its_folder(lj: dict, tmp_path: Path) -> None:
+    frames = [bulk("Si", cubic=True), bulk("Si", cubic=True)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.1, seed=seed)
+    ways = {"dots": {"settings.epsilon": 0.1}, "section": {"settings": {"epsilon": 0.1}}}
+    dots, section = converge(frames, make_engine(lj), ways, tmp_path)
+    assert dots.force_rms == section.force_rms
+    labels = [make_engine(lj).label(atoms, tmp_path, safer=False) for atoms in frames]
+    forces = np.concatenate([one.forces for one in labels])
+    assert dots.force_rms == pytest.approx(np.sqrt((forces**2).mean()), rel=1e-6)  # twice as deep
+    assert dots.energy_spread == pytest.approx(np.std([one.energy / 8 for one in labels]))
+    log = (tmp_path / "log.jsonl").read_text()
+    assert log.count("done") == 4  # both ways are one level of theory
+    converge(frames, make_engine(lj), ways, tmp_path)
+    assert (tmp_path / "log.jsonl").read_text() == log
+    with pytest.raises(ConfigError, match="no section 'mesh'"):
+        converge(frames, make_engine(lj), {"x": {"mesh.k": 1}})
 
 
 def test_gate_refuses_what_cannot_be_right() -> None:

@@ -88,8 +88,15 @@ def converge(
     frames: Frames,
     engine: Engine,
     vary: Annotated[
-        list[str], typer.Option(metavar="KEY=VALUE", help="A better setting to compare with.")
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE", help="A better setting to compare with, e.g. settings.ecut=900."
+        ),
     ],
+    folder: Annotated[
+        Optional[Path], typer.Option("--run", help="Run folder; the same call goes on in it.")
+    ] = None,
+    workers: Workers = 1,
 ) -> None:
     """Error of an engine's settings, against better ones, on some frames."""
     import yaml
@@ -104,7 +111,8 @@ def converge(
         if not equals:
             raise ConfigError(f"--vary {text}: write KEY=VALUE, e.g. --vary ecutwfc=100")
         variations[text] = {key: yaml.safe_load(value)}
-    for deviation in measure(read_frames(frames), load_engine(engine), variations):
+    content, settings = read_frames(frames), load_engine(engine)
+    for deviation in measure(content, settings, variations, folder, workers, _say):
         typer.echo(deviation.line())
 
 

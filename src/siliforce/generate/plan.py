@@ -1,4 +1,4 @@
-"""`generate --plan`: what a protocol will do, and for how long, before it does it."""
+"""`generate plan`: what a protocol will do, and for how long, before it does it."""
 
 from __future__ import annotations
 
