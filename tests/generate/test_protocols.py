@@ -306,3 +306,39 @@ def test_wrong_protocols_say_what_is_wrong(tmp_path: Path, lj: dict[str, Any]) -
     path.write_text(yaml.safe_dump({"name": "x", "engine": "gone.yaml", "starts": []}))
     with pytest.raises(ConfigError, match=r"no file .*gone\.yaml"):
         load_protocol(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ({"crystal": "Si", "vacancies": {"Xx": 1}}, "'Xx' is no chemical element"),
+        ({"random": "Foo3"}, "'Foo3' is no chemical formula"),
+        ({"random": "Si4", "density": 0}, r"starts\.0\.density: .* greater than 0 \(given: 0\)"),
+        ({"crystal": "Si", "strain": 0.1}, "unknown key 'starts.0.strain'; did you mean 'strains'"),
+        ({"crystal": "Si", "temperatures": [-300]}, r"greater than or equal to 0 \(given: -300\)"),
+    ],
+)
+def test_wrong_starts_say_what_is_wrong(
+    start: dict[str, Any], message: str, lj: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump({"name": "x", "engine": lj, "starts": [start]}))
+    with pytest.raises(ConfigError, match=message):
+        load_protocol(path)
+
+
+def test_wrong_engines_and_stages_are_said_with_the_plan(
+    lj: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "p.yaml"
+    stage = {"name": "a", "ensemble": "npt", "fs": 1, "every_fs": 1}
+    content = {"name": "x", "engine": lj, "recipes": {"r": [stage]}, "starts": [{"crystal": "Si"}]}
+    for changes, message in (
+        ({"engine": {"engine": "gpwa"}}, "did you mean 'gpaw'"),
+        ({"sampler": {"engine": "gpwa"}}, "did you mean 'gpaw'"),
+        ({"engine": lj | {"stress": False}}, "npt needs stress"),
+        ({"recipes": {"r": [stage | {"temperature": -300}]}}, "greater than or equal to 0"),
+    ):
+        path.write_text(yaml.safe_dump(content | changes))
+        with pytest.raises(ConfigError, match=message):
+            load_protocol(path)

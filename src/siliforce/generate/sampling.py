@@ -22,7 +22,7 @@ from ase.md.nptberendsen import NPTBerendsen
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import LBFGS
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
 from siliforce.files import write_atomic
 from siliforce.generate.engines import Engine
@@ -54,7 +54,7 @@ class Stage(BaseModel):
 
     name: str
     ensemble: Literal["nvt", "nve", "npt", "relax"] = "nvt"
-    temperature: float | tuple[float, float] | None = None
+    temperature: NonNegativeFloat | tuple[NonNegativeFloat, NonNegativeFloat] | None = None
     fs: float = Field(gt=0)
     every_fs: float = Field(gt=0)
     keep: bool = True

@@ -30,6 +30,7 @@ from siliforce.generate.engines.base import (
     child_setup,
     outlast,
     polarised,
+    unforeseen,
     why_killed,
 )
 from siliforce.jobs import JobFailed
@@ -84,7 +85,13 @@ class PythonEngine(Engine):
                 f"engine '{self.engine}', pulay_stress: nothing for {', '.join(sorted(unknown))}; "
                 "measure it (stress times volume, against a higher cutoff) or leave all out"
             )
-        Server(self, self.settings, Path.cwd()).close()
+        try:
+            Server(self, self.settings, Path.cwd()).close()
+        except JobFailed as error:
+            python = self.python or sys.executable
+            raise ConfigError(
+                f"engine '{self.engine}' does not start with {python}: {error}\n{error.log}"
+            ) from error
 
     def level(self, atoms: Atoms) -> str:
         """Name of the potential and its settings."""
@@ -198,7 +205,8 @@ class Server:
         alive = outlast(self.process, answered)
         line = stdout.readline() if alive else ""
         if line:
-            return dict(json.loads(line))
+            with unforeseen(f"{name} answers nonsense", line):
+                return dict(json.loads(line))
         code = self.process.wait()
         _forget(self)
         reason = f"{name} died with exit code {code}"
