@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -229,12 +228,15 @@ def outlast(
     Returns:
         Whether it became ready.
     """
-    before, since = None, time.monotonic()
-    while not ready(min(LOOK_SECONDS, IDLE_SECONDS)):
+    before, idle = None, 0.0
+    look = min(LOOK_SECONDS, IDLE_SECONDS)
+    while not ready(look):
         used = cpu_ticks(process.pid)
         if used is None or (used, written()) != before:
-            before, since = (used, written()), time.monotonic()
-        elif time.monotonic() - since > IDLE_SECONDS:
+            before, idle = (used, written()), 0.0
+            continue
+        idle += look  # not by the clock: we may have been paused ourselves
+        if idle >= IDLE_SECONDS:
             process.kill()
             return False
     return True
