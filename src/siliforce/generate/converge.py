@@ -86,10 +86,10 @@ def changed(engine: Engine, change: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a key with dots leads nowhere.
     """
-    content = engine.model_dump()
+    content: dict[str, Any] = engine.model_dump()
     for dotted, value in change.items():
         *path, last = dotted.split(".")
-        section = content
+        section: Any = content
         for part in path:
             section = section.get(part)
             if not isinstance(section, dict):
