@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,19 +65,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a folder of jobs stands; `eta_seconds` is None before the first finished job."""
+    """Where a folder of jobs stands; `eta_seconds` is None before the first finished job.
+
+    `note` says how far long jobs in flight are.
+    """
 
     done: int
     failed: int
     total: int
     eta_seconds: float | None
     groups: dict[str, tuple[int, int, int]]  # done, failed, total
+    note: str = ""
 
     def line(self) -> str:
         """One line for a terminal."""
         left = "unknown" if self.eta_seconds is None else _duration(self.eta_seconds)
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.done}/{self.total} done{failed}, about {left} left"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.done}/{self.total} done{failed}, about {left} left{note}"
 
 
 def _duration(seconds: float) -> str:
@@ -163,6 +168,15 @@ class JobFolder:
             return ""
         found = str(attempts[-1]["reason"])
         return self.reason(found.rpartition(" ")[2]) if found.startswith(NEEDS) else found
+
+    def reasons(self) -> Counter[str]:
+        """Why jobs failed for good, and how many of them, commonest first."""
+        found = Counter(self.reason(key) for key in sorted(self.failed_keys()))
+        return Counter(dict(found.most_common()))
+
+    def forget_failures(self) -> None:
+        """Let failed jobs be tried again."""
+        shutil.rmtree(self.root / "failed", ignore_errors=True)
 
     def _fail(self, job: Job, history: Sequence[dict[str, Any]]) -> None:
         record = {"key": job.key, "group": job.group, "attempts": list(history)}

@@ -121,9 +121,12 @@ def run_workers(
         while running:
             finished, _ = wait(running, LOOK_EVERY_SECONDS, FIRST_COMPLETED)
             now = progress()
-            if seen is None or (now.done, now.failed) != (seen.done, seen.failed):
+            finished_more = seen is None or (now.done, now.failed) != (seen.done, seen.failed)
+            if finished_more:
+                restarts = RESTARTS_PER_WORKER * workers
+            if seen is None or finished_more or now.note != seen.note:
                 on_progress(now)
-                seen, restarts = now, RESTARTS_PER_WORKER * workers
+                seen = now
             for future in finished:
                 index, error = running.pop(future), future.exception()
                 if error is not None and _is_loss(error) and restarts > 0:

@@ -50,7 +50,8 @@ for i, (symbol, xyz) in enumerate(positions):
     x = " ".join(f"{v / bohr / a:.9f}" for v in xyz)
     print(f"         {i + 1}           {symbol}   tau({i + 1:4d}) = (  {x}  )")
 print("\n     convergence has been achieved in   7 iterations\n")
-print(f"!    total energy              =     {-15.5 * n:.8f} Ry\n")
+energy = "*" * 16 if behaviour == "stars" else f"{-15.5 * n:.8f}"
+print(f"!    total energy              =     {energy} Ry\n")
 print("     Forces acting on atoms (cartesian axes, Ry/au):\n")
 for i in range(n):
     print(f"     atom{i + 1:5d} type  1   force =     0.00100000    0.00000000   -0.00100000")

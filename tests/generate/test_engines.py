@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ase.build import bulk, molecule
 from siliforce.errors import ConfigError
 from siliforce.generate import converge, load_engine, make_engine
 from siliforce.generate.converge import translation_error
-from siliforce.generate.engines import base, cp2k, gth, qe, vasp
+from siliforce.generate.engines import base, cp2k, gth, potential, qe, vasp
 from siliforce.generate.stillinger_weber import StillingerWeber
 from siliforce.jobs import JobFailed
 
@@ -199,6 +200,9 @@ def test_missing_package_or_interpreter_is_said_before_anything_runs() -> None:
         make_engine({"engine": "lj", "python": "/no/such/python"}).check({"Si"})
     with pytest.raises(ConfigError, match="does not start"):
         make_engine({"engine": "nep", "settings": {"model": "none.txt"}}).check({"Si"})
+    for program in ("/bin/false", "/bin/echo"):
+        with pytest.raises(ConfigError, match=f"'lj' does not start with {program}"):
+            make_engine({"engine": "lj", "python": program}).check({"Si"})
 
 
 def test_stillinger_weber_is_matscipys() -> None:
@@ -238,7 +242,27 @@ def test_converge_measures_a_known_difference(lj: dict) -> None:
     labels = make_engine(lj).label(frames[0], Path.cwd(), safer=False)
     assert double.force_rms == pytest.approx(np.sqrt((labels.forces**2).mean()))
     assert "meV/Å" in double.line()
-    assert translation_error(frames[0], make_engine(lj), (0.1, 0.2, 0.3)) < 1e-10
+    assert translation_error(frames[0], make_engine(lj), (0.1, 0.2, 0.3)) < 1e-7
+    assert same.energy_spread is None  # a spread needs two frames
+
+
+def test_converge_changes_one_setting_and_goes_on_in_its_folder(lj: dict, tmp_path: Path) -> None:
+    frames = [bulk("Si", cubic=True), bulk("Si", cubic=True)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.1, seed=seed)
+    ways = {"dots": {"settings.epsilon": 0.1}, "section": {"settings": {"epsilon": 0.1}}}
+    dots, section = converge(frames, make_engine(lj), ways, tmp_path)
+    assert dots.force_rms == section.force_rms
+    labels = [make_engine(lj).label(atoms, tmp_path, safer=False) for atoms in frames]
+    forces = np.concatenate([one.forces for one in labels])
+    assert dots.force_rms == pytest.approx(np.sqrt((forces**2).mean()), rel=1e-6)  # twice as deep
+    assert dots.energy_spread == pytest.approx(np.std([one.energy / 8 for one in labels]))
+    log = (tmp_path / "log.jsonl").read_text()
+    assert log.count("done") == 4  # both ways are one level of theory
+    converge(frames, make_engine(lj), ways, tmp_path)
+    assert (tmp_path / "log.jsonl").read_text() == log
+    with pytest.raises(ConfigError, match="no section 'mesh'"):
+        converge(frames, make_engine(lj), {"x": {"mesh.k": 1}})
 
 
 def test_gate_refuses_what_cannot_be_right() -> None:
@@ -253,3 +277,44 @@ def test_gate_refuses_what_cannot_be_right() -> None:
         base.gate(labels(1.0, np.full((2, 3), 99.0)), atoms)
     with pytest.raises(JobFailed, match="1 forces for 2 atoms"):
         base.gate(labels(1.0, np.zeros((1, 3))), atoms)
+
+
+def test_the_cpu_limit_is_for_one_frame_not_for_the_life_of_a_server(tmp_path: Path) -> None:
+    engine = make_engine({"engine": "emt", "max_cpu_hours": 4 / 3600})
+    server = potential.Server(engine, {}, tmp_path)
+    content = bulk("Cu", cubic=True) * (5, 5, 5)
+    request = {"numbers": content.numbers.tolist(), "positions": content.positions.tolist()}
+    request |= {"cell": content.cell.array.tolist(), "pbc": [True] * 3, "stress": False}
+    used = 0.0
+    while used < 6:  # more in all than one frame may take
+        server.ask(request)
+        used = base.cpu_ticks(server.process.pid) / os.sysconf("SC_CLK_TCK")
+    server.close()
+
+
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> potential.Server:
+    """A server that greets and then does something else."""
+    program = tmp_path / "server.py"
+    program.write_text(f"import os, sys, time\nprint('{{}}', flush=True)\ninput()\n{code}\n")
+    monkeypatch.setattr(potential, "SERVER", program)
+    engine = make_engine({"engine": "emt", "max_cpu_hours": 1 / 3600})
+    return potential.Server(engine, {}, tmp_path)
+
+
+def test_a_server_that_dies_says_why_in_words(tmp_path: Path, monkeypatch) -> None:
+    end = "print('its last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 24)"
+    with pytest.raises(JobFailed, match=r"more than 0\.000277778 CPU hours") as caught:
+        served(tmp_path, monkeypatch, end).ask({})
+    assert caught.value.log == "its last words\n"
+    with pytest.raises(JobFailed, match="was killed by SIGKILL"):
+        served(tmp_path, monkeypatch, "os.kill(os.getpid(), 9)").ask({})
+
+
+def test_what_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "IDLE_SECONDS", 0.3)
+    with pytest.raises(JobFailed, match="hung"):
+        served(tmp_path, monkeypatch, "time.sleep(600)").ask({})
+    with pytest.raises(JobFailed, match="hung"):
+        base.run_program(["sleep", "600"], tmp_path, "out.txt", 1.0)
+    busy = ["sh", "-c", "for i in 1 2 3 4 5 6; do sleep 0.2; echo $i; done"]
+    assert base.run_program(busy, tmp_path, "out.txt", 1.0) == ("1\n2\n3\n4\n5\n6\n", 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,18 @@ from ase.calculators.calculator import kptdensity2monkhorstpack
 from ase.io import read
 
 from siliforce.errors import ConfigError
+from siliforce.files import write_atomic
 from siliforce.generate import load_protocol, plan, run
 from siliforce.generate.engines import make_engine
 from siliforce.generate.engines.base import Engine
+from siliforce.generate.pipeline import sampling_jobs
 from siliforce.generate.protocols import Protocol
 from siliforce.generate.sampling import Stage, sample
 from siliforce.jobs import JobFailed
 
 CONFIGS = Path(__file__).parents[2] / "src" / "siliforce" / "configs" / "generate"
 PROTOCOLS = sorted(CONFIGS.glob("*.yaml"))
+HEATED = {"crystal": "Si", "recipe": "heat"}  # 4 frames, 40 steps; see `small`
 
 
 def shortened(path: Path, lj: dict[str, Any]) -> Protocol:
@@ -51,7 +56,8 @@ def test_plan_counts_what_the_source_counts() -> None:
     hfo = plan(load_protocol(CONFIGS / "hfo-m-mqa.yaml"), seconds_per_frame=10.0)
     assert (hfo.trajectories, hfo.n_conditions, hfo.frames) == (12, 60, 192_024)
     assert {c.atoms for c in hfo.conditions} == {96}
-    assert hfo.hours == pytest.approx(192_024 * 10 / 3600)
+    steps = 4 * 2667 * 3 + 2 * 2667 * 4  # frames 9 and 12 fs apart in steps of 3 fs
+    assert hfo.hours == pytest.approx(12 * (steps + 1) * 10 / 3600)
     ood = {c.system for c in hfo.conditions if c.split == "ood"}
     assert ood == {"random OOD"}
     sin = load_protocol(CONFIGS / "sin.yaml")
@@ -141,6 +147,120 @@ def test_a_trajectory_resumed_is_the_trajectory(tmp_path: Path, monkeypatch) -> 
         np.testing.assert_allclose(a.positions, b.positions, atol=2e-8)
 
 
+def breaking(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, broken: Callable[[int], bool]
+) -> None:
+    """Let an engine fail at those of its calls, counted from 1."""
+    original, calls = type(engine).label, itertools.count(1)
+
+    def label(self: Engine, *args: Any, **kwargs: Any) -> Any:
+        if self.engine == engine.engine and broken(next(calls)):
+            raise JobFailed("the SCF did not converge")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(engine), "label", label)
+
+
+def test_a_failed_step_is_tried_again_where_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = small({"engine": "stillinger-weber"}, sampler=None, starts=[HEATED])
+    breaking(monkeypatch, protocol.label_engine(), lambda call: call == 25)
+    frames = read(run(protocol, tmp_path) / "si.extxyz.xz", index=":")
+    assert len(frames) == 2
+    assert not (tmp_path / "sampling" / "failed").exists()
+    log = (tmp_path / "sampling" / "log.jsonl").read_text().splitlines()
+    assert len(log) == 1  # the step, not the trajectory, was done twice
+
+
+@pytest.mark.parametrize("sampler", [None, {"engine": "stillinger-weber"}], ids=["aimd", "sampler"])
+def test_frames_before_a_failure_are_kept_and_labelled(
+    sampler: dict[str, Any] | None, lj: dict[str, Any], tmp_path: Path, monkeypatch
+) -> None:
+    engine = lj if sampler else {"engine": "stillinger-weber"}
+    protocol = small(engine, sampler=sampler, frames_per_trajectory=None, starts=[HEATED])
+    with monkeypatch.context() as patch:
+        breaking(patch, protocol.sample_engine(), lambda call: call >= 25)
+        frames = read(run(protocol, tmp_path) / "si.extxyz.xz", index=":")
+    assert len(frames) == 2  # 10 and 20 of 40 fs
+    assert all(np.isfinite(a.get_forces()).all() for a in frames)
+    next((tmp_path / "sampling" / "failed").iterdir()).unlink()  # try it again
+    more = read(run(protocol, tmp_path) / "si.extxyz.xz", index=":")
+    assert len(more) == 4
+    np.testing.assert_array_equal(more[0].positions, frames[0].positions)
+
+
+def test_ab_initio_md_is_thinned_replaced_gated_and_stored_like_everything(tmp_path: Path) -> None:
+    stages = [
+        {"name": "heat", "fs": 40, "every_fs": 10},
+        {"name": "relax", "ensemble": "relax", "fs": 4000, "every_fs": 10},
+    ]
+    starts = [
+        HEATED,
+        HEATED | {"label": "pair", "frames": 1},
+        {"crystal": "Si", "label": "static", "rattle": 0.05},
+    ]
+    whole = {"sampler": None, "frames_per_trajectory": None, "recipes": {"heat": stages}}
+    protocol = small({"engine": "stillinger-weber"}, **whole, starts=starts)
+    folder = run(protocol, tmp_path)
+    frames = read(folder / "si.extxyz.xz", index=":")
+    relaxed = [a for a in frames if a.info["stage"] == "relax"]
+    assert 1 <= len(relaxed) < 400  # it ends where nothing is left to relax
+    assert np.linalg.norm(relaxed[-1].get_forces(), axis=1).max() < 0.02
+    assert len({a.info["key"] for a in frames}) == len(frames)
+    assert len(read(folder / "pair.extxyz.xz", index=":")) == 1
+    engine = protocol.label_engine()
+    again = engine.label(frames[0], tmp_path, safer=False)
+    assert frames[0].get_potential_energy() == pytest.approx(again.energy, abs=1e-6)
+    np.testing.assert_allclose(frames[0].get_forces(), again.forces, atol=1e-6)
+    computed = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert len(computed) == 1  # the static one: the dynamics had labelled the others
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_long_trajectory_says_how_far_it_is(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if workers == 1:
+        monkeypatch.setattr("siliforce.generate.sampling.CHECKPOINT_SECONDS", 0.0)
+    else:  # what a worker wrote is read by the process that started it
+        key = sampling_jobs(small({"engine": "lj"}, starts=[HEATED]))[0].key
+        write_atomic(
+            tmp_path / "sampling" / "trajectories" / key / "progress.txt", "Si 0: 3/4 segments\n"
+        )
+    lines: list[str] = []
+    protocol = small({"engine": "stillinger-weber"}, starts=[HEATED])
+    run(protocol, tmp_path, workers, lambda progress: lines.append(progress.line()))
+    assert any("; Si 0: 3/4 segments" in line for line in lines), lines
+    assert "segments" not in lines[-1]
+
+
+@pytest.mark.parametrize("after", [{}, {"Si": "Ge"}])
+def test_the_plan_counts_the_calls_of_the_engine(
+    after: dict[str, str], lj: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [
+        {"name": "warm", "fs": 6, "every_fs": 3, "keep": False},
+        {"name": "heat", "fs": 10, "every_fs": 5},
+    ]
+    start = HEATED | {"replace_after": after}
+    protocol = small(lj, sampler=None, recipes={"heat": stages}, starts=[start])
+    calls: list[int] = []
+    breaking(monkeypatch, protocol.label_engine(), lambda call: bool(calls.append(call)))
+    run(protocol, tmp_path)
+    assert plan(protocol).calls == len(calls) == 1 + 16 + 2 * len(after)
+
+
+def test_an_element_put_in_after_ab_initio_md_is_labelled_anew(
+    lj: dict[str, Any], tmp_path: Path
+) -> None:
+    start = HEATED | {"replace_after": {"Si": "Ge"}}
+    frames = read(run(small(lj, sampler=None, starts=[start]), tmp_path) / "si.extxyz.xz", ":")
+    assert [a.symbols.formula.count() for a in frames] == [{"Si": 7, "Ge": 1}] * 2
+    again = make_engine(lj).label(frames[0], tmp_path, safer=False)
+    np.testing.assert_allclose(frames[0].get_forces(), again.forces, atol=1e-6)
+
+
 def test_a_runaway_sampler_says_so(tmp_path: Path) -> None:
     start = small({"engine": "lj"}).starts[0].build(0.0, np.random.default_rng(0))
     stages = [Stage(name="melt", temperature=300, fs=400, every_fs=200)]
@@ -186,3 +306,39 @@ def test_wrong_protocols_say_what_is_wrong(tmp_path: Path, lj: dict[str, Any]) -
     path.write_text(yaml.safe_dump({"name": "x", "engine": "gone.yaml", "starts": []}))
     with pytest.raises(ConfigError, match=r"no file .*gone\.yaml"):
         load_protocol(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ({"crystal": "Si", "vacancies": {"Xx": 1}}, "'Xx' is no chemical element"),
+        ({"random": "Foo3"}, "'Foo3' is no chemical formula"),
+        ({"random": "Si4", "density": 0}, r"starts\.0\.density: .* greater than 0 \(given: 0\)"),
+        ({"crystal": "Si", "strain": 0.1}, "unknown key 'starts.0.strain'; did you mean 'strains'"),
+        ({"crystal": "Si", "temperatures": [-300]}, r"greater than or equal to 0 \(given: -300\)"),
+    ],
+)
+def test_wrong_starts_say_what_is_wrong(
+    start: dict[str, Any], message: str, lj: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump({"name": "x", "engine": lj, "starts": [start]}))
+    with pytest.raises(ConfigError, match=message):
+        load_protocol(path)
+
+
+def test_wrong_engines_and_stages_are_said_with_the_plan(
+    lj: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "p.yaml"
+    stage = {"name": "a", "ensemble": "npt", "fs": 1, "every_fs": 1}
+    content = {"name": "x", "engine": lj, "recipes": {"r": [stage]}, "starts": [{"crystal": "Si"}]}
+    for changes, message in (
+        ({"engine": {"engine": "gpwa"}}, "did you mean 'gpaw'"),
+        ({"sampler": {"engine": "gpwa"}}, "did you mean 'gpaw'"),
+        ({"engine": lj | {"stress": False}}, "npt needs stress"),
+        ({"recipes": {"r": [stage | {"temperature": -300}]}}, "greater than or equal to 0"),
+    ):
+        path.write_text(yaml.safe_dump(content | changes))
+        with pytest.raises(ConfigError, match=message):
+            load_protocol(path)

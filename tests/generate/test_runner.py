@@ -18,7 +18,7 @@ from ase.io import read, write
 
 from siliforce import jobs as jobs_module
 from siliforce.errors import ConfigError, DataError
-from siliforce.generate import label, make_engine
+from siliforce.generate import failures, label, make_engine
 from siliforce.generate.engines.base import Engine
 from siliforce.generate.frames import frame_key
 from siliforce.generate.runner import Run, run
@@ -163,6 +163,16 @@ def test_engine_error_is_quoted(tmp_path: Path, fake_pw: Path) -> None:
     assert "Error in routine readpp" in record["attempts"][0]["reason"]
 
 
+def test_output_that_cannot_be_read_fails_the_frame_only(tmp_path: Path, fake_pw: Path) -> None:
+    root = tmp_path / "run"
+    Run(root).add("first", silicon(1), qe(fake_pw))
+    (tmp_path / "behaviour.txt").write_text("stars")
+    assert run(root).failed == 1
+    record = json.loads(next((root / "failed").iterdir()).read_text())
+    assert "cannot read what pw.x wrote" in record["attempts"][0]["reason"]
+    assert "JOB DONE" in record["attempts"][0]["log"]
+
+
 def test_missing_pseudopotential_stops_before_anything_runs(tmp_path: Path, fake_pw: Path) -> None:
     root = tmp_path / "run"
     Run(root).add("first", silicon(1), qe(fake_pw))
@@ -180,7 +190,9 @@ def test_unknown_element_and_missing_program(tmp_path: Path, fake_pw: Path) -> N
         qe(fake_pw, command="no-such-pw.x").check({"Si"})
     with pytest.raises(ConfigError, match="unknown engine 'qee'"):
         make_engine({"engine": "qee"})
-    with pytest.raises(ConfigError, match="ecutwf: Extra inputs"):
+    with pytest.raises(ConfigError, match="unknown engine 'gpwa'; did you mean 'gpaw'"):
+        make_engine({"engine": "gpwa"})
+    with pytest.raises(ConfigError, match="unknown key 'ecutwf'; did you mean 'ecutwfc'"):
         make_engine(qe(fake_pw).model_dump() | {"ecutwf": 3})
 
 
@@ -262,6 +274,24 @@ def test_batches_can_be_added_but_not_changed(tmp_path: Path, fake_pw: Path) -> 
         queue.add("first", silicon(2), qe(fake_pw))
     queue.add("second", silicon(3), qe(fake_pw))
     assert len({job.key for job in queue.jobs()}) == 3
+
+
+def test_failed_frames_give_no_file_but_reasons_and_can_be_tried_again(
+    tmp_path: Path, fake_pw: Path
+) -> None:
+    write(tmp_path / "frames.xyz", silicon(2), format="extxyz")
+    (tmp_path / "behaviour.txt").write_text("crash")
+    out = tmp_path / "out.extxyz"
+    arguments = (tmp_path / "frames.xyz", qe(fake_pw), tmp_path / "run", out)
+    with pytest.raises(DataError, match=r"2 frames failed: pw\.x: Error in routine readpp"):
+        label(*arguments)
+    assert not out.exists()
+    (tmp_path / "behaviour.txt").write_text("ok")
+    with pytest.raises(DataError, match="could be labelled"):
+        label(*arguments)  # what failed stays failed, until told otherwise
+    assert label(*arguments, retry_failed=True).done == 2
+    assert failures(tmp_path / "run") == []
+    assert len(read(out, index=":")) == 2
 
 
 def test_label_a_file_and_read_it_back(tmp_path: Path, lj: dict) -> None:

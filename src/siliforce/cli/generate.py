@@ -17,6 +17,7 @@ Frames = Annotated[Path, typer.Argument(help="Structures, in any format ASE read
 Engine = Annotated[Path, typer.Option(help="Settings, as in configs/generate/engines/.")]
 Folder = Annotated[Path, typer.Option("--run", help="Run folder; the same call goes on in it.")]
 Workers = Annotated[int, typer.Option(min=1, help="Local processes.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Try what failed again.")]
 Cluster = Annotated[
     Optional[Path], typer.Option(help="Workers as pilot jobs of a cluster; see docs.")
 ]
@@ -39,13 +40,24 @@ def plan(
 
 
 @app.command()
-def run(protocol: Protocol, folder: Folder, workers: Workers = 1, cluster: Cluster = None) -> None:
+def run(
+    protocol: Protocol,
+    folder: Folder,
+    workers: Workers = 1,
+    cluster: Cluster = None,
+    retry_failed: Retry = False,
+) -> None:
     """Sample and label; after any stop the same command goes on."""
-    from siliforce.generate import load_cluster, load_protocol
+    from siliforce.generate import failures, load_cluster, load_protocol
     from siliforce.generate import run as run_protocol
 
     nodes = None if cluster is None else load_cluster(cluster)
-    sets = run_protocol(load_protocol(protocol), folder, workers, _say, nodes)
+    content = load_protocol(protocol)
+    try:
+        sets = run_protocol(content, folder, workers, _say, nodes, retry_failed)
+    finally:
+        for line in failures(folder):
+            typer.echo(line, err=True)
     typer.echo(f"labelled frames in {sets}")
 
 
@@ -57,14 +69,18 @@ def label(
     out: Annotated[Path, typer.Option("--out", "-o", help="Extended XYZ, .xz to compress.")],
     workers: Workers = 1,
     cluster: Cluster = None,
+    retry_failed: Retry = False,
 ) -> None:
     """Label the structures of a file."""
+    from siliforce.generate import failures, load_cluster, load_engine
     from siliforce.generate import label as label_frames
-    from siliforce.generate import load_cluster, load_engine
 
     nodes = None if cluster is None else load_cluster(cluster)
-    progress = label_frames(frames, load_engine(engine), folder, out, workers, _say, nodes)
-    typer.echo(f"{progress.done} frames in {out}, {progress.failed} failed (reasons in {folder})")
+    settings = load_engine(engine)
+    progress = label_frames(frames, settings, folder, out, workers, _say, nodes, retry_failed)
+    for line in failures(folder):
+        typer.echo(line, err=True)
+    typer.echo(f"{progress.done} frames in {out}, {progress.failed} failed")
 
 
 @app.command()
@@ -72,8 +88,15 @@ def converge(
     frames: Frames,
     engine: Engine,
     vary: Annotated[
-        list[str], typer.Option(metavar="KEY=VALUE", help="A better setting to compare with.")
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE", help="A better setting to compare with, e.g. settings.ecut=900."
+        ),
     ],
+    folder: Annotated[
+        Optional[Path], typer.Option("--run", help="Run folder; the same call goes on in it.")
+    ] = None,
+    workers: Workers = 1,
 ) -> None:
     """Error of an engine's settings, against better ones, on some frames."""
     import yaml
@@ -88,7 +111,8 @@ def converge(
         if not equals:
             raise ConfigError(f"--vary {text}: write KEY=VALUE, e.g. --vary ecutwfc=100")
         variations[text] = {key: yaml.safe_load(value)}
-    for deviation in measure(read_frames(frames), load_engine(engine), variations):
+    content, settings = read_frames(frames), load_engine(engine)
+    for deviation in measure(content, settings, variations, folder, workers, _say):
         typer.echo(deviation.line())
 
 

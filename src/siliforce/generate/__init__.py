@@ -12,11 +12,12 @@ import lzma
 from collections.abc import Callable
 from pathlib import Path
 
+from siliforce.errors import DataError
 from siliforce.files import write_atomic
 from siliforce.generate.converge import Deviation, converge
 from siliforce.generate.engines import ENGINES, Engine, make_engine
 from siliforce.generate.frames import read_frames, to_extxyz
-from siliforce.generate.pipeline import gather, run
+from siliforce.generate.pipeline import failures, gather, run
 from siliforce.generate.plan import Plan, plan
 from siliforce.generate.protocols import Protocol, load_engine, load_protocol
 from siliforce.generate.runner import Run, slug
@@ -33,6 +34,7 @@ def label(
     workers: int = 1,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     cluster: Cluster | None = None,
+    retry_failed: bool = False,
 ) -> Progress:
     """Label every frame of a file and write those that worked to `out`.
 
@@ -41,16 +43,22 @@ def label(
         folder: run folder; the same call goes on after a stop.
         out: extended XYZ, xz-compressed if its name ends so.
         cluster: pilot jobs that hold the workers instead of this machine.
+        retry_failed: try failed frames again.
 
     Raises:
-        DataError: no readable frames.
+        DataError: no readable frames, or none that could be labelled.
         ConfigError: the engine cannot run here.
         DiskFullError: the disk is full.
     """
     queue = Run(folder)
+    if retry_failed:
+        queue.folder.forget_failures()
     queue.add(slug(Path(frames).name), read_frames(frames), engine)
     progress = run_queue(folder, workers, on_progress, cluster)
-    text = to_extxyz(queue.done()).encode()
+    done = queue.done()
+    if not done:
+        raise DataError(f"no frame of '{frames}' could be labelled; " + "; ".join(failures(folder)))
+    text = to_extxyz(done).encode()
     write_atomic(out, lzma.compress(text) if str(out).endswith(".xz") else text)
     return progress
 
@@ -64,6 +72,7 @@ __all__ = [
     "Protocol",
     "Run",
     "converge",
+    "failures",
     "gather",
     "label",
     "load_cluster",

@@ -1,6 +1,7 @@
 """A protocol from nothing to labelled frames: sample every trajectory, thin, label, gather.
 
 <run>/sampling/done/<key>.extxyz      frames of one trajectory
+<run>/sampling/trajectories/<key>/    the trajectory in flight, or as far as it came
 <run>/queue, done, failed             see `runner`
 """
 
@@ -10,6 +11,7 @@ import hashlib
 import json
 import lzma
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +20,6 @@ from ase import Atoms
 
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
-from siliforce.generate.engines import Engine
 from siliforce.generate.frames import KEY_LENGTH, read_frames, to_extxyz
 from siliforce.generate.protocols import Protocol, Trajectory
 from siliforce.generate.runner import Run, by_group, slug
@@ -28,6 +29,7 @@ from siliforce.generate.structures import substituted
 from siliforce.jobs import Job, JobFolder, Progress, work
 from siliforce.workers import Cluster, run_workers
 
+PROGRESS = "progress.txt"
 Report = Callable[[Progress], None]
 
 
@@ -37,6 +39,7 @@ def run(
     workers: int = 1,
     on_progress: Report = lambda progress: None,
     cluster: Cluster | None = None,
+    retry_failed: bool = False,
 ) -> Path:
     """Run a protocol, or go on with it after any stop.
 
@@ -45,6 +48,7 @@ def run(
         workers: local processes.
         on_progress: told after every trajectory and every frame.
         cluster: pilot jobs that hold the workers instead.
+        retry_failed: try failed frames again, and failed trajectories from where they failed.
 
     Returns:
         The folder with one file of labelled frames for each system.
@@ -55,30 +59,41 @@ def run(
     """
     root = Path(root).resolve()
     _check(protocol)
+    if retry_failed:
+        sampling_folder(root).forget_failures()
+        Run(root).folder.forget_failures()
     jobs = sampling_jobs(protocol)
     run_workers(
         partial(_sample, protocol, root),
         workers,
-        lambda: sampling_folder(root).progress(jobs, workers),
+        lambda: _progress(root, jobs, workers if cluster is None else cluster.workers),
         on_progress,
         cluster,
         root / "parsl",
     )
     folder = sampling_folder(root)
-    if protocol.sampler is None and all(job.payload.stages for job in jobs):
-        frames = [f for j in jobs for f in _sampled(folder, j)]  # the engine moved the atoms
-        return gather(_with_level(frames, protocol.label_engine()), root / "sets")
-    queue = Run(root)
+    queue, engine = Run(root), protocol.label_engine()
     for job in jobs:
-        if job.key in folder.done_keys():
-            frames = thinned(protocol, job.payload, _sampled(folder, job))
-            queue.add(
-                f"{job.payload.number:05d}-{slug(job.payload.name)}",
-                frames,
-                protocol.label_engine(),
-            )
+        frames = thinned(protocol, job.payload, _sampled(folder, job))
+        if frames:
+            batch = f"{job.payload.number:05d}-{slug(job.payload.name)}"
+            if job.key in folder.failed_keys():
+                batch += f"-first-{len(frames)}"
+            queue.add(batch, frames, engine)
+            if protocol.sampler is None:
+                queue.accept(frames, engine)
     run_queue(root, workers, on_progress, cluster)
     return gather(queue.done(), root / "sets")
+
+
+def failures(root: str | Path) -> list[str]:
+    """What failed in a run folder, how often and why; one line for each reason."""
+    folders = {"trajectories": sampling_folder(Path(root)), "frames": Run(root).folder}
+    return [
+        f"{count} {what} failed: {reason}"
+        for what, folder in folders.items()
+        for reason, count in folder.reasons().items()
+    ]
 
 
 def sampling_folder(root: Path) -> JobFolder:
@@ -153,6 +168,10 @@ def _sample(
     folder = sampling_folder(root)
     jobs = sampling_jobs(protocol)
 
+    def tell(job: Job, text: str) -> None:
+        write_atomic(_trajectory_folder(folder, job) / PROGRESS, f"{job.payload.name}: {text}\n")
+        on_progress(_progress(root, jobs))
+
     def perform(job: Job, scratch: Path, attempt: int) -> bytes:
         trajectory: Trajectory = job.payload
         start = trajectory.build()
@@ -162,24 +181,34 @@ def _sample(
             start,
             list(trajectory.stages),
             protocol.sample_engine(),
-            folder.root / "trajectories" / f"{job.key}-{attempt}",
+            _trajectory_folder(folder, job),
             temperature=trajectory.temperature,
             timestep=protocol.timestep_fs,
             seed=int(trajectory.rng(2).integers(2**31)),
-            safer=attempt > 0,
             keep_labels=protocol.sampler is None,
+            on_progress=partial(tell, job),
         )
         return path.read_bytes()
 
-    return work(folder, lambda: jobs, perform, on_progress=on_progress)
+    return work(folder, lambda: jobs, perform, attempts=1, on_progress=on_progress)
+
+
+def _progress(root: Path, jobs: list[Job], workers: int = 1) -> Progress:
+    """Where the trajectories stand, those in flight as well."""
+    folder = sampling_folder(root)
+    over = folder.done_keys() | folder.failed_keys()
+    files = [_trajectory_folder(folder, job) / PROGRESS for job in jobs if job.key not in over]
+    notes = [path.read_text().strip() for path in files if path.is_file()]
+    return replace(folder.progress(jobs, workers), note="; ".join(notes))
+
+
+def _trajectory_folder(folder: JobFolder, job: Job) -> Path:
+    return folder.root / "trajectories" / job.key
 
 
 def _sampled(folder: JobFolder, job: Job) -> list[Atoms]:
+    """Frames of a trajectory: all of them, or where it failed those before that."""
     path = folder.done_path(job.key)
-    return read_frames(path) if path.is_file() else []
-
-
-def _with_level(frames: list[Atoms], engine: Engine) -> list[Atoms]:
-    for frame in frames:
-        frame.info["level"] = engine.level(frame)
-    return frames
+    if job.key in folder.failed_keys():
+        path = _trajectory_folder(folder, job) / "frames.extxyz"
+    return read_frames(path) if path.is_file() and path.stat().st_size else []

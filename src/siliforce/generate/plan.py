@@ -1,4 +1,4 @@
-"""`generate --plan`: what a protocol will do, and for how long, before it does it."""
+"""`generate plan`: what a protocol will do, and for how long, before it does it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class Plan:
     """Every condition of a protocol.
 
     Attributes:
-        labelled: frames that will be labelled, after thinning.
-        hours: of labelling on one worker, None without a measured time per frame.
+        labelled: frames that will be stored, after thinning.
+        calls: of the labelling engine. Where it moves the atoms as well, one for each time step,
+            in stages whose frames are not kept as well; relaxations may need fewer.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Plan:
     trajectories: int
     frames: int
     labelled: int
+    calls: int
     seconds_per_frame: float | None
 
     @property
@@ -43,10 +45,10 @@ class Plan:
 
     @property
     def hours(self) -> float | None:
-        """Labelling time on one worker."""
+        """Time of the labelling engine on one worker; None without a measured time per call."""
         if self.seconds_per_frame is None:
             return None
-        return self.labelled * self.seconds_per_frame / 3600
+        return self.calls * self.seconds_per_frame / 3600
 
     def table(self) -> str:
         """Text for a terminal."""
@@ -58,7 +60,7 @@ class Plan:
         ]
         total = (
             f"{self.trajectories} runs, {self.n_conditions} conditions, {self.frames} frames "
-            f"sampled, {self.labelled} labelled"
+            f"sampled, {self.labelled} labelled in {self.calls} calls of the engine"
         )
         hours = self.hours
         cost = (
@@ -73,16 +75,17 @@ def plan(protocol: Protocol, seconds_per_frame: float | None = None) -> Plan:
     """List what a protocol will do.
 
     Args:
-        seconds_per_frame: measured time of one label; a run folder knows it
-            (`Run.seconds_per_frame`).
+        seconds_per_frame: measured time of one label.
     """
     rows: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
-    n_trajectories = frames = labelled = 0
+    n_trajectories = frames = labelled = calls = 0
     sizes: dict[str, int] = {}
     for trajectory in protocol.trajectories():
         n_trajectories += 1
         frames += trajectory.n_frames
-        labelled += min(trajectory.n_frames, protocol.wanted(trajectory) or trajectory.n_frames)
+        kept = min(trajectory.n_frames, protocol.wanted(trajectory) or trajectory.n_frames)
+        labelled += kept
+        calls += _calls(protocol, trajectory, kept)
         if trajectory.system not in sizes:
             sizes[trajectory.system] = len(trajectory.build())
         for condition in trajectory.conditions:
@@ -91,7 +94,17 @@ def plan(protocol: Protocol, seconds_per_frame: float | None = None) -> Plan:
             row[1] += _frames_in(trajectory, condition)
             row[2] = sizes[trajectory.system]
     conditions = [Condition(s, split, c, *row) for (s, split, c), row in rows.items()]
-    return Plan(protocol.name, conditions, n_trajectories, frames, labelled, seconds_per_frame)
+    return Plan(
+        protocol.name, conditions, n_trajectories, frames, labelled, calls, seconds_per_frame
+    )
+
+
+def _calls(protocol: Protocol, trajectory: Trajectory, kept: int) -> int:
+    """Calls of the labelling engine for one trajectory."""
+    if protocol.sampler is not None or not trajectory.stages:
+        return kept
+    steps = sum(s.n_segments * s.steps(protocol.timestep_fs) for s in trajectory.stages)
+    return 1 + steps + (kept if trajectory.start.replace_after else 0)
 
 
 def _frames_in(trajectory: Trajectory, condition: str) -> int:

@@ -18,17 +18,29 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
 from ase import Atoms
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ase.data import atomic_numbers
+from ase.symbols import string2symbols
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from siliforce.errors import ConfigError
 from siliforce.generate.alloys import alloyed
 from siliforce.generate.crystals import crystal
-from siliforce.generate.engines import Engine, make_engine
+from siliforce.generate.engines import Engine, explain, make_engine
+from siliforce.generate.engines.potential import NO_STRESS
 from siliforce.generate.frames import read_frames
 from siliforce.generate.sampling import Stage
 from siliforce.generate.structures import (
@@ -44,6 +56,23 @@ from siliforce.generate.structures import (
     with_vacancies,
 )
 
+
+def _element(symbol: str) -> str:
+    if not atomic_numbers.get(symbol):
+        raise ValueError(f"'{symbol}' is no chemical element")
+    return symbol
+
+
+def _formula(text: str) -> str:
+    try:
+        symbols = string2symbols(text)
+    except Exception as error:  # ASE raises what its parser happens to raise
+        raise ValueError(f"'{text}' is no chemical formula") from error
+    return text if all(map(_element, symbols)) else ""
+
+
+Element = Annotated[str, AfterValidator(_element)]
+Formula = Annotated[str, AfterValidator(_formula)]
 BASES = ("crystal", "random", "molecule", "file")
 
 
@@ -102,24 +131,24 @@ class Start(BaseModel):
 
     label: str = ""
     crystal: str | None = None
-    random: str | None = None
+    random: Formula | None = None
     molecule: Molecule | None = None
     file: str | None = None
-    density: float = 3.0
+    density: float = Field(default=3.0, gt=0)
     repeat: tuple[int, int, int] = (1, 1, 1)
-    alloy: dict[str, dict[str, int]] = Field(default_factory=dict)
+    alloy: dict[Element, dict[Element, NonNegativeInt]] = Field(default_factory=dict)
     quasirandom: bool = False
     strains: list[float] = Field(default_factory=lambda: [0.0])
     shear: float = 0.0
     slab: Slab | None = None
     wire: float | None = None
     cluster: float | None = None
-    vacancies: dict[str, int] = Field(default_factory=dict)
-    interstitial: str | None = None
-    substitute: dict[str, str] = Field(default_factory=dict)
-    replace_after: dict[str, str] = Field(default_factory=dict)
+    vacancies: dict[Element, NonNegativeInt] = Field(default_factory=dict)
+    interstitial: Element | None = None
+    substitute: dict[Element, Element] = Field(default_factory=dict)
+    replace_after: dict[Element, Element] = Field(default_factory=dict)
     rattle: float = 0.0
-    temperatures: list[float] = Field(default_factory=lambda: [300.0])
+    temperatures: list[NonNegativeFloat] = Field(default_factory=lambda: [300.0])
     count: int = Field(default=1, ge=1)
     recipe: str | None = None
     frames: int | None = Field(default=None, ge=1)
@@ -244,8 +273,17 @@ class Protocol(BaseModel):
     starts: list[Start]
 
     @model_validator(mode="after")
-    def known_recipes(self) -> Protocol:
-        """Every start names a recipe that exists."""
+    def consistent(self) -> Protocol:
+        """Engines exist, every start names a recipe that exists, and `npt` has a stress."""
+        self.label_engine()
+        sampler = self.sample_engine()
+        stress = sampler.stress and sampler.engine not in NO_STRESS
+        for name, stages in self.recipes.items():
+            if not stress and any(stage.ensemble == "npt" for stage in stages):
+                raise ValueError(
+                    f"recipe '{name}': npt needs stress, which '{sampler.engine}' does not give; "
+                    "set stress: true, or take nvt"
+                )
         for start in self.starts:
             if start.recipe is not None and start.recipe not in self.recipes:
                 known = ", ".join(self.recipes) or "none"
@@ -314,8 +352,9 @@ def load_protocol(path: str | Path) -> Protocol:
     try:
         return Protocol(**content)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{path}: " + "; ".join(lines[:3])) from error
+        raise ConfigError(
+            f"{path}: {explain(error, Protocol, Start, Stage, Slab, Molecule)}"
+        ) from error
 
 
 def load_engine(path: str | Path) -> Engine:

@@ -21,9 +21,10 @@ from ase.io import read
 
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
-from siliforce.generate.engines import Engine, gate, make_engine
+from siliforce.generate.engines import Engine, Labels, gate, make_engine
+from siliforce.generate.engines.base import unforeseen
 from siliforce.generate.frames import canonical, frame_key, labelled, read_frames, to_extxyz
-from siliforce.jobs import Job, JobFolder, Progress, work
+from siliforce.jobs import Job, JobFailed, JobFolder, Progress, work
 from siliforce.workers import Cluster, run_workers
 
 SUFFIX = ".extxyz"
@@ -70,6 +71,32 @@ class Run:
         write_atomic(existing, to_extxyz(unique.values()))
         return len(unique)
 
+    def accept(self, frames: Iterable[Atoms], engine: Engine) -> None:
+        """Take the labels of queued frames that this engine computed while it moved their atoms.
+
+        What the gate refuses stays queued.
+        """
+        done = self.folder.done_keys()
+        for atoms in frames:
+            key = frame_key(atoms, engine.identity())
+            if atoms.calc is None or key in done:
+                continue
+            results = atoms.calc.results
+            labels = Labels(
+                results["energy"],
+                results["forces"],
+                results.get("stress"),
+                version=str(atoms.info.get("version", "unknown")),
+                details={},
+            )
+            try:
+                gate(labels, atoms)
+            except JobFailed:
+                continue
+            facts = {"key": key, "level": engine.level(atoms)}
+            content = to_extxyz([labelled(atoms, labels, facts)])
+            write_atomic(self.folder.done_path(key), content)
+
     def jobs(self) -> list[Job]:
         """Every queued frame; batches added while workers run are picked up."""
         found = []
@@ -82,7 +109,7 @@ class Run:
             if self._loaded.get(batch, (0, []))[0] != stamp:
                 self._loaded[batch] = (stamp, _load(batch))
             found += self._loaded[batch][1]
-        return found
+        return list({job.key: job for job in found}.values())
 
     def check(self) -> None:
         """Raise before anything runs if a program or pseudopotential is missing."""
@@ -122,7 +149,8 @@ def label_frame(job: Job, scratch: Path, attempt: int) -> bytes:
     """Label one frame; the second attempt uses the engine's safer settings."""
     task: FrameTask = job.payload
     start = time.time()
-    labels = gate(task.engine.label(task.atoms, scratch, safer=attempt > 0), task.atoms)
+    with unforeseen(f"engine '{task.engine.engine}'"):
+        labels = gate(task.engine.label(task.atoms, scratch, safer=attempt > 0), task.atoms)
     facts = {
         "key": job.key,
         "level": task.engine.level(task.atoms),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,11 +22,12 @@ from ase.md.nptberendsen import NPTBerendsen
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import LBFGS
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
 from siliforce.files import write_atomic
 from siliforce.generate.engines import Engine
-from siliforce.generate.frames import canonical, to_extxyz
+from siliforce.generate.engines.base import unforeseen
+from siliforce.generate.frames import canonical, labelled, to_extxyz
 from siliforce.generate.structures import closest_approach
 from siliforce.jobs import JobFailed
 
@@ -52,7 +54,7 @@ class Stage(BaseModel):
 
     name: str
     ensemble: Literal["nvt", "nve", "npt", "relax"] = "nvt"
-    temperature: float | tuple[float, float] | None = None
+    temperature: NonNegativeFloat | tuple[NonNegativeFloat, NonNegativeFloat] | None = None
     fs: float = Field(gt=0)
     every_fs: float = Field(gt=0)
     keep: bool = True
@@ -62,8 +64,12 @@ class Stage(BaseModel):
 
     @property
     def n_segments(self) -> int:
-        """How many frames it yields."""
+        """How many frames it yields; `relax` stops earlier where nothing is left to relax."""
         return max(1, round(self.fs / self.every_fs))
+
+    def steps(self, timestep: float) -> int:
+        """Time steps between its frames; of `relax` at most so many of the optimiser."""
+        return max(1, round(self.every_fs / timestep))
 
     def target(self, segment: int, start_temperature: float) -> float:
         """Temperature at the middle of a segment [K]."""
@@ -80,10 +86,10 @@ class EngineCalculator(Calculator):
 
     implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
 
-    def __init__(self, engine: Engine, safer: bool = False) -> None:
+    def __init__(self, engine: Engine) -> None:
         super().__init__()
-        self.engine, self.safer = engine, safer
-        self.parameters = {**engine.identity(), "safer": safer}
+        self.engine, self.safer = engine, False
+        self.parameters = engine.identity()
 
     def calculate(
         self,
@@ -93,12 +99,14 @@ class EngineCalculator(Calculator):
     ) -> None:
         """See ASE's `Calculator.calculate`."""
         super().calculate(atoms, properties, system_changes)
-        with tempfile.TemporaryDirectory() as folder:
+        what = f"engine '{self.engine.engine}'"
+        with tempfile.TemporaryDirectory() as folder, unforeseen(what):
             labels = self.engine.label(self.atoms, Path(folder), self.safer)
         self.results = {"energy": labels.energy, "forces": labels.forces}
         self.results["free_energy"] = labels.energy
         if labels.stress is not None:
             self.results["stress"] = labels.stress
+        self.labels = labels
 
 
 class Checkpoint:
@@ -125,12 +133,14 @@ class Checkpoint:
                 file.truncate(state["bytes"])
         return state["stage"], state["segment"]
 
-    def add(self, frame: Atoms | None, atoms: Atoms, stage: int, segment: int) -> None:
-        """A segment is done; written at most every few seconds."""
+    def add(self, frame: Atoms | None, atoms: Atoms, stage: int, segment: int) -> bool:
+        """A segment is done; written at most every few seconds: returns whether it was now."""
         if frame is not None:
             self.pending.append(frame)
-        if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+        due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        if due:
             self.save(atoms, stage, segment)
+        return due
 
     def save(self, atoms: Atoms, stage: int, segment: int) -> None:
         """Write everything; the state counts only the bytes that are safely there."""
@@ -161,24 +171,26 @@ def sample(
     temperature: float = 300.0,
     timestep: float = 1.0,
     seed: int = 0,
-    safer: bool = False,
     keep_labels: bool = False,
+    on_progress: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Run (or go on with) one trajectory; returns the file of its frames.
 
     Args:
         temperature: of stages that name none [K].
-        timestep: [fs]; the safer second try takes half.
+        timestep: [fs]; the second try of a segment that failed takes half.
         keep_labels: the sampler is the labelling engine: keep its energies and forces.
+        on_progress: told every few seconds, at every checkpoint, how far it is.
 
     Raises:
-        JobFailed: the dynamics ran away, or the engine failed.
+        JobFailed: the dynamics ran away, or the engine failed, twice; the frames so far are kept,
+            and the same call goes on behind them.
     """
     atoms = start.copy()
-    atoms.calc = EngineCalculator(engine, safer)
+    atoms.calc = EngineCalculator(engine)
     checkpoint = Checkpoint(folder)
     first_stage, first_segment = checkpoint.load(atoms)
-    step = timestep / 2 if safer else timestep
+    so_far = _Counter(stages, first_stage, first_segment)
     for number in range(first_stage, len(stages)):
         stage = stages[number]
         begin = first_segment if number == first_stage else 0
@@ -188,22 +200,69 @@ def sample(
             if number == 0 and segment == 0:
                 thermalize_momenta(atoms, temperature_K=target, rng=rng)
                 Stationary(atoms)
-            _advance(atoms, stage, target, step, rng)
-            frame = _keep(atoms, stage, target, start.info, keep_labels)
-            checkpoint.add(frame if stage.keep else None, atoms, number, segment + 1)
+            try:
+                relaxed = _advance_or_retry(atoms, stage, target, timestep, rng)
+            except JobFailed:
+                checkpoint.save(atoms, number, segment)
+                raise
+            frame = _keep(atoms, stage, target, start.info, keep_labels) if stage.keep else None
+            behind = (number + 1, 0) if relaxed else (number, segment + 1)
+            if checkpoint.add(frame, atoms, *behind):
+                on_progress(so_far.text(*behind))
+            if relaxed:
+                break
     checkpoint.save(atoms, len(stages), 0)
     return checkpoint.frames_path
 
 
+class _Counter:
+    """How far a trajectory is, in segments, and how long the rest takes."""
+
+    def __init__(self, stages: list[Stage], stage: int, segment: int) -> None:
+        self.stages = stages
+        self.first, self.began = self.count(stage, segment), time.monotonic()
+
+    def count(self, stage: int, segment: int) -> int:
+        return sum(s.n_segments for s in self.stages[:stage]) + segment
+
+    def text(self, stage: int, segment: int) -> str:
+        done, total = self.count(stage, segment), self.count(len(self.stages), 0)
+        pace = (time.monotonic() - self.began) / (done - self.first)
+        return f"{done}/{total} segments, about {(total - done) * pace / 3600:.1f} h left"
+
+
+def _advance_or_retry(
+    atoms: Atoms, stage: Stage, target: float, timestep: float, rng: np.random.Generator
+) -> bool:
+    """One segment; where it fails, once more with a safer engine and half the time step.
+
+    Returns:
+        Whether the stage is over before its time: nothing is left to relax.
+
+    Raises:
+        JobFailed: it failed again; `atoms` are as before the segment.
+    """
+    before = atoms.copy()
+    for safer in (False, True):
+        atoms.calc.safer = safer
+        try:
+            return _advance(atoms, stage, target, timestep / 2 if safer else timestep, rng)
+        except JobFailed as error:
+            failure = error
+            atoms.set_cell(before.cell)
+            atoms.positions = before.positions
+            atoms.set_momenta(before.get_momenta())
+    raise failure
+
+
 def _advance(
     atoms: Atoms, stage: Stage, target: float, timestep: float, rng: np.random.Generator
-) -> None:
-    """One segment."""
-    steps = max(1, round(stage.every_fs / timestep))
+) -> bool:
+    """One segment; see `_advance_or_retry`."""
+    steps = stage.steps(timestep)
     dt = timestep * units.fs
     if stage.ensemble == "relax":
-        LBFGS(atoms, logfile=None).run(fmax=0.02, steps=steps)
-        return
+        return bool(LBFGS(atoms, logfile=None).run(fmax=0.02, steps=steps))
     dynamics: Any
     if stage.ensemble == "nve":
         dynamics = VelocityVerlet(atoms, dt)
@@ -228,6 +287,7 @@ def _advance(
         raise JobFailed(f"the sampler ran away in stage '{stage.name}' ({hot:.0f} K)")
     if closest_approach(atoms) < CLOSEST:
         raise JobFailed(f"the sampler put atoms on top of each other in stage '{stage.name}'")
+    return False
 
 
 def _keep(atoms: Atoms, stage: Stage, target: float, info: dict[str, Any], labels: bool) -> Atoms:
@@ -236,8 +296,6 @@ def _keep(atoms: Atoms, stage: Stage, target: float, info: dict[str, Any], label
     frame.wrap()
     frame.info = info | {"stage": stage.name, "T": round(target)}
     if labels:
-        from ase.calculators.singlepoint import SinglePointCalculator
-
-        results = {k: v for k, v in atoms.calc.results.items() if k != "free_energy"}
-        frame.calc = SinglePointCalculator(frame, **results)
+        answer = atoms.calc.labels
+        return labelled(frame, answer, {"version": answer.version})
     return frame

@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +22,13 @@ import numpy as np
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict, Field
 
-from siliforce.errors import ConfigError
+from siliforce.errors import ConfigError, SiliforceError
 from siliforce.jobs import JobFailed
 
 LOG_TAIL_BYTES = 3000
+LOOK_SECONDS = 10.0
+IDLE_SECONDS = 3600.0
+"""A program that neither computes nor writes for so long hangs."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -128,7 +133,23 @@ def find_program(command: str) -> str:
     return path
 
 
-def child_setup(cpu_seconds: int, parent: int) -> Callable[[], None]:
+@contextmanager
+def unforeseen(doing: str, log: str = "") -> Iterator[None]:
+    """Let whatever nobody thought of be the failure of one frame: the others can be done.
+
+    Raises:
+        JobFailed: with `log`, or where Python stopped.
+    """
+    try:
+        yield
+    except (SiliforceError, OSError):
+        raise
+    except Exception as error:
+        tail = (log or traceback.format_exc())[-LOG_TAIL_BYTES:]
+        raise JobFailed(f"{doing}: {type(error).__name__}: {error}", log=tail) from error
+
+
+def child_setup(parent: int, cpu_seconds: int | None = None) -> Callable[[], None]:
     """Code run in the child before the engine: die with the runner, stop at the CPU limit."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -137,7 +158,8 @@ def child_setup(cpu_seconds: int, parent: int) -> Callable[[], None]:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # the runner died before the line above
                 os._exit(1)
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 30))
+        if cpu_seconds is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 30))
 
     return setup
 
@@ -145,33 +167,92 @@ def child_setup(cpu_seconds: int, parent: int) -> Callable[[], None]:
 def run_program(
     command: list[str], workdir: Path, output: str, cpu_hours: float
 ) -> tuple[str, int]:
-    """Run an engine in its folder; it dies with the runner and at its CPU limit.
+    """Run an engine in its folder; it dies with the runner, at its CPU limit, and when it hangs.
 
     Returns:
         What it printed, and its exit code.
 
     Raises:
-        JobFailed: it was killed (by a signal or by the CPU limit).
+        JobFailed: it was killed (by a signal or by a limit).
     """
     env = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     path = workdir / output
     with path.open("wb") as stream:
-        code = subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=workdir,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=env,
-            preexec_fn=child_setup(int(cpu_hours * 3600), os.getpid()),
-        ).wait()
-    text = path.read_text(errors="replace")
-    if code == -signal.SIGXCPU:
-        raise JobFailed(f"more than {cpu_hours} CPU hours", log=text[-LOG_TAIL_BYTES:])
-    if code < 0:
-        name = signal.Signals(-code).name
-        raise JobFailed(f"{command[0]} was killed by {name}", log=text[-LOG_TAIL_BYTES:])
+            preexec_fn=child_setup(os.getpid(), int(cpu_hours * 3600)),
+        )
+
+    def ended(seconds: float) -> bool:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    hangs = not outlast(process, ended, lambda: path.stat().st_size)
+    text, code = path.read_text(errors="replace"), process.wait()
+    if hangs or code < 0:
+        reason = HANGS if hangs else why_killed(command[0], code, cpu_hours)
+        raise JobFailed(reason, log=text[-LOG_TAIL_BYTES:])
     return text, code
+
+
+HANGS = "it hung: no CPU time used and nothing written for an hour"
+
+
+def why_killed(program: str, code: int, cpu_hours: float) -> str:
+    """What a negative exit code means."""
+    if code == -signal.SIGXCPU:
+        return f"more than {cpu_hours:g} CPU hours"
+    return f"{program} was killed by {signal.Signals(-code).name}"
+
+
+def outlast(
+    process: subprocess.Popen[Any],
+    ready: Callable[[float], bool],
+    written: Callable[[], object] = lambda: None,
+) -> bool:
+    """Wait until `ready`, asked with the seconds it may take; kill a process that hangs.
+
+    A process that is paused (or whose CPU time is nowhere to be read) does not hang.
+
+    Args:
+        written: something that changes as long as the process writes.
+
+    Returns:
+        Whether it became ready.
+    """
+    before, idle = None, 0.0
+    look = min(LOOK_SECONDS, IDLE_SECONDS)
+    while not ready(look):
+        used = cpu_ticks(process.pid)
+        if used is None or (used, written()) != before:
+            before, idle = (used, written()), 0.0
+            continue
+        idle += look  # not by the clock: we may have been paused ourselves
+        if idle >= IDLE_SECONDS:
+            process.kill()
+            return False
+    return True
+
+
+def cpu_ticks(pid: int) -> int | None:
+    """CPU time of a process and its children so far; None: one is paused, or the system is mute."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    parts = [cpu_ticks(int(child)) for child in children]
+    if fields[0] in "Tt" or None in parts:
+        return None
+    return sum(map(int, fields[11:15])) + sum(part or 0 for part in parts)
 
 
 def find_file(name: str, folders: list[str], hint: str) -> Path:

@@ -23,6 +23,7 @@ from siliforce.generate.engines.base import (
     Labels,
     find_program,
     run_program,
+    unforeseen,
 )
 from siliforce.jobs import JobFailed
 
@@ -79,7 +80,8 @@ class CP2K(Engine):
             raise JobFailed("the SCF did not converge", log=tail)
         if code != 0 or "PROGRAM ENDED" not in text:
             raise JobFailed(f"cp2k stopped with exit code {code}", log=tail)
-        return read_output(text, len(atoms))
+        with unforeseen("cannot read what cp2k wrote", text):
+            return read_output(text, len(atoms))
 
     def input_text(self, atoms: Atoms, safer: bool) -> str:
         """The CP2K input of one frame, charge 0, multiplicity from the electron count."""

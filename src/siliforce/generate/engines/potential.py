@@ -9,8 +9,10 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +22,16 @@ from pydantic import Field
 
 from siliforce.errors import ConfigError
 from siliforce.generate.engines.base import (
+    HANGS,
     LOG_TAIL_BYTES,
     Engine,
     Labels,
     Spin,
     child_setup,
+    outlast,
     polarised,
+    unforeseen,
+    why_killed,
 )
 from siliforce.jobs import JobFailed
 
@@ -79,7 +85,13 @@ class PythonEngine(Engine):
                 f"engine '{self.engine}', pulay_stress: nothing for {', '.join(sorted(unknown))}; "
                 "measure it (stress times volume, against a higher cutoff) or leave all out"
             )
-        Server(self, self.settings, Path.cwd()).close()
+        try:
+            Server(self, self.settings, Path.cwd()).close()
+        except JobFailed as error:
+            python = self.python or sys.executable
+            raise ConfigError(
+                f"engine '{self.engine}' does not start with {python}: {error}\n{error.log}"
+            ) from error
 
     def level(self, atoms: Atoms) -> str:
         """Name of the potential and its settings."""
@@ -140,18 +152,19 @@ class Server:
 
     def __init__(self, engine: PythonEngine, settings: dict[str, Any], workdir: Path) -> None:
         self.engine = engine
-        request = json.dumps({"kind": engine.engine, "settings": settings})
-        self.log = (workdir / "engine.log").open("w+") if engine.engine in PER_FRAME else None
+        content = {"kind": engine.engine, "settings": settings}
+        request = json.dumps(content | {"cpu_seconds": int(engine.max_cpu_hours * 3600)})
+        self.log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         try:
             self.process = subprocess.Popen(
                 [engine.python or sys.executable, str(SERVER), request],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self.log or subprocess.DEVNULL,
+                stderr=self.log,
                 text=True,
                 cwd=workdir,
                 env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
-                preexec_fn=child_setup(int(engine.max_cpu_hours * 3600), os.getpid()),
+                preexec_fn=child_setup(os.getpid()),
             )
         except FileNotFoundError as error:
             raise ConfigError(f"no Python interpreter '{engine.python}'") from error
@@ -170,6 +183,8 @@ class Server:
             JobFailed: the engine reports an error, or died.
         """
         assert self.process.stdin is not None
+        self.log.seek(0)  # the process writes where we stand: its words on this frame only
+        self.log.truncate()
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
@@ -181,26 +196,32 @@ class Server:
         return reply
 
     def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            code = self.process.wait()
-            _forget(self)
-            raise JobFailed(
-                f"engine '{self.engine.engine}' died with exit code {code}", log=self._tail()
-            )
-        return dict(json.loads(line))
+        stdout, name = self.process.stdout, f"engine '{self.engine.engine}'"
+        assert stdout is not None
+
+        def answered(seconds: float) -> bool:
+            return bool(select.select([stdout], [], [], seconds)[0])
+
+        alive = outlast(self.process, answered)
+        line = stdout.readline() if alive else ""
+        if line:
+            with unforeseen(f"{name} answers nonsense", line):
+                return dict(json.loads(line))
+        code = self.process.wait()
+        _forget(self)
+        reason = f"{name} died with exit code {code}"
+        if code < 0:
+            reason = why_killed(name, code, self.engine.max_cpu_hours) if alive else HANGS
+        raise JobFailed(reason, log=self._tail())
 
     def _tail(self) -> str:
-        if self.log is None:
-            return ""
         self.log.seek(0)
         return self.log.read()[-LOG_TAIL_BYTES:]
 
     def close(self) -> None:
         """End the process."""
         for stream in (self.process.stdin, self.process.stdout, self.log):
-            if stream is not None:
+            if stream is not None and not stream.closed:
                 stream.close()
         self.process.kill()
         self.process.wait()
@@ -213,7 +234,8 @@ def _server(engine: PythonEngine, settings: dict[str, Any], workdir: Path) -> Se
     """A running server for these settings, started when there is none."""
     if engine.engine in PER_FRAME:
         return Server(engine, settings, workdir)
-    name = json.dumps([engine.engine, engine.python, settings], sort_keys=True)
+    content = [engine.engine, engine.python, settings, engine.max_cpu_hours]
+    name = json.dumps(content, sort_keys=True)
     if name not in _SERVERS:
         _SERVERS[name] = Server(engine, settings, Path.cwd())
         atexit.register(_SERVERS[name].close)

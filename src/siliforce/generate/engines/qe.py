@@ -25,6 +25,7 @@ from siliforce.generate.engines.base import (
     find_program,
     polarised,
     run_program,
+    unforeseen,
 )
 from siliforce.generate.engines.gth import qe_gth
 from siliforce.jobs import JobFailed
@@ -120,7 +121,8 @@ class QuantumEspresso(Engine):
             raise JobFailed("the SCF did not converge", log=text[-LOG_TAIL_BYTES:])
         if code != 0 or "JOB DONE" not in text or CONVERGED not in text:
             raise JobFailed(error_message(text, code), log=text[-LOG_TAIL_BYTES:])
-        return read_output(text)
+        with unforeseen("cannot read what pw.x wrote", text):
+            return read_output(text)
 
     def input_text(self, atoms: Atoms, safer: bool) -> str:
         """The pw.x input of one frame."""

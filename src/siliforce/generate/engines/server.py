@@ -4,14 +4,16 @@ Run by path with any Python that has ASE and the wanted package (its own environ
 packages that cannot be installed together can still work together. Nothing of siliforce is
 imported unless the potential is ours.
 
-    python server.py '{"kind": "chgnet", "settings": {}}'
+    python server.py '{"kind": "chgnet", "settings": {}, "cpu_seconds": 3600}'
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -164,10 +166,22 @@ def answer(calculator: Any, request: dict[str, Any], version: str) -> dict[str, 
     return reply
 
 
-def serve(kind: str, settings: dict[str, Any]) -> None:
-    """Answer requests until the pipe closes. What packages print goes to standard error."""
+def allow(cpu_seconds: int) -> None:
+    """So much CPU time from now on, whatever was used before."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = int(time.process_time()) + max(cpu_seconds, 1)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
+
+
+def serve(kind: str, settings: dict[str, Any], cpu_seconds: int) -> None:
+    """Answer requests until the pipe closes. What packages print goes to standard error.
+
+    Args:
+        cpu_seconds: for the start, and again for every request.
+    """
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    allow(cpu_seconds)
     try:
         calculator = BUILDERS[kind](settings)
         ready: dict[str, Any] = {"ready": package_version(kind)}
@@ -175,6 +189,7 @@ def serve(kind: str, settings: dict[str, Any]) -> None:
         ready = {"missing": f"{type(error).__name__}: {error}"}
     print(json.dumps(ready), file=replies, flush=True)
     for line in sys.stdin:
+        allow(cpu_seconds)
         try:
             reply = answer(calculator, json.loads(line), ready["ready"])
         except Exception as error:
@@ -184,5 +199,4 @@ def serve(kind: str, settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    request_ = json.loads(sys.argv[1])
-    serve(request_["kind"], request_["settings"])
+    serve(**json.loads(sys.argv[1]))
