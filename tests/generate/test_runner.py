@@ -17,6 +17,7 @@ from ase.build import bulk
 from ase.io import read, write
 
 from siliforce import jobs as jobs_module
+from siliforce.data.read import load_frames
 from siliforce.errors import ConfigError, DataError
 from siliforce.generate import label, make_engine
 from siliforce.generate.engines.base import Engine
@@ -273,3 +274,21 @@ def test_label_a_file_and_read_it_back(tmp_path: Path, lj: dict) -> None:
     assert all(np.isfinite(a.get_stress()).all() for a in frames)
     with pytest.raises(DataError, match="no file"):
         label(tmp_path / "missing.xyz", make_engine(lj), tmp_path / "run", out)
+
+
+def test_labels_that_were_in_a_file_do_not_outlive_the_new_ones(
+    tmp_path: Path, lj: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SILIFORCE_CACHE", str(tmp_path / "cache"))
+    frames = silicon(2)
+    for atoms in frames:
+        atoms.info |= {"REF_energy": -999.0, "virial": 9.0 * np.eye(3), "note": "kept"}
+    write(tmp_path / "old.xyz", frames, format="extxyz")
+    out = tmp_path / "new.extxyz"
+    label(tmp_path / "old.xyz", make_engine(lj), tmp_path / "run", out)
+    expected = [a.get_potential_energy() for a in read(out, ":")]
+    assert [frame.energy for frame in load_frames(out)] == pytest.approx(expected)
+    assert expected[0] != -999.0
+    info = read(out, ":")[0].info
+    assert info["note"] == "kept"
+    assert "virial" not in info
