@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +80,9 @@ class PythonEngine(Engine):
                 f"engine '{self.engine}', pulay_stress: nothing for {', '.join(sorted(unknown))}; "
                 "measure it (stress times volume, against a higher cutoff) or leave all out"
             )
-        Server(self, self.settings, Path.cwd()).close()
+        with tempfile.TemporaryDirectory() as folder:  # some write where they start
+            where = Path(folder) if self.engine in PER_FRAME else Path.cwd()
+            Server(self, self.settings, where).close()
 
     def level(self, atoms: Atoms) -> str:
         """Name of the potential and its settings."""
