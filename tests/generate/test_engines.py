@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,12 @@ from siliforce.errors import ConfigError
 from siliforce.generate import converge, load_engine, make_engine
 from siliforce.generate.converge import translation_error
 from siliforce.generate.engines import base, cp2k, gth, qe, vasp
+from siliforce.generate.frames import read_frames
 from siliforce.generate.stillinger_weber import StillingerWeber
 from siliforce.jobs import JobFailed
 
 CONFIGS = Path(__file__).parents[2] / "src" / "siliforce" / "configs" / "generate"
+SETS = CONFIGS.parents[1] / "data" / "sets"
 RECORDED = Path(__file__).parent / "recorded"
 GTH = """#
 As GTH-PBE-q5 GTH-PBE
@@ -251,5 +255,45 @@ def test_gate_refuses_what_cannot_be_right() -> None:
         base.gate(labels(float("nan"), np.zeros((2, 3))), atoms)
     with pytest.raises(JobFailed, match="largest force"):
         base.gate(labels(1.0, np.full((2, 3), 99.0)), atoms)
+    pulled = labels(1.0, np.array([[0.02, 0, 0], [0.003, 0, 0.0]]))
+    base.gate(pulled, atoms)
+    base.gate(pulled, atoms, max_net_force=0.024)
+    with pytest.raises(JobFailed, match=r"net force 0\.0230 eV/Å is above 0\.02 eV/Å"):
+        base.gate(pulled, atoms, max_net_force=0.02)
     with pytest.raises(JobFailed, match="1 forces for 2 atoms"):
         base.gate(labels(1.0, np.zeros((1, 3))), atoms)
+
+
+def test_the_limit_on_the_net_force_is_no_part_of_the_key() -> None:
+    engine = load_engine(CONFIGS / "engines" / "gpaw-sin.yaml")
+    assert engine.max_net_force == 0.02
+    assert engine.safer_settings["h"] == 0.14
+    assert engine.identity() == engine.model_copy(update={"max_net_force": None}).identity()
+
+
+@pytest.mark.parametrize("name", ["hfo", "sin"])
+def test_embedded_frames_keep_the_limit_their_readme_states(name: str) -> None:
+    folder = SETS / f"samd23-mini-{name}"
+    preset = {"hfo": "gpaw-hfo2", "sin": "gpaw-sin"}[name]
+    limit = load_engine(CONFIGS / "engines" / f"{preset}.yaml").max_net_force
+    readme = (folder / "README.md").read_text()
+    stated, n_first = re.search(r"at most (\d\.\d+) eV/Å in\s+the first (\d+)", readme).groups()
+    frames = read_frames(folder / f"{name}.extxyz.xz")
+    assert len(frames) == json.loads((folder / "set.json").read_text())["n_frames"]
+    net = [np.linalg.norm(atoms.get_forces().sum(axis=0)) for atoms in frames]
+    assert max(net) <= limit
+    assert max(net[: int(n_first)]) == pytest.approx(float(stated), abs=5e-5)
+
+
+def test_a_check_leaves_the_users_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho started > gpaw.txt\necho \'{"ready": "1"}\'\ncat\n')
+    python.chmod(0o755)
+    mine = [tmp_path / "gpaw.txt", tmp_path / "engine.log"]
+    for path in mine:
+        path.write_text("mine")
+    make_engine({"engine": "gpaw", "python": str(python)}).check({"Si"})
+    assert [path.read_text() for path in mine] == ["mine", "mine"]

@@ -11,11 +11,13 @@ import yaml
 from ase.calculators.calculator import kptdensity2monkhorstpack
 from ase.io import read
 
-from siliforce.errors import ConfigError
+from siliforce.errors import ConfigError, DataError
 from siliforce.generate import load_protocol, plan, run
 from siliforce.generate.engines import make_engine
 from siliforce.generate.engines.base import Engine
+from siliforce.generate.pipeline import gather
 from siliforce.generate.protocols import Protocol
+from siliforce.generate.runner import slug
 from siliforce.generate.sampling import Stage, sample
 from siliforce.jobs import JobFailed
 
@@ -186,3 +188,29 @@ def test_wrong_protocols_say_what_is_wrong(tmp_path: Path, lj: dict[str, Any]) -
     path.write_text(yaml.safe_dump({"name": "x", "engine": "gone.yaml", "starts": []}))
     with pytest.raises(ConfigError, match=r"no file .*gone\.yaml"):
         load_protocol(path)
+
+
+def test_every_system_has_a_file_of_its_own(lj: dict[str, Any], tmp_path: Path) -> None:
+    names = ["α-Si", "β-Si", "Hf₃₂O₆₄", "Si (100)", "é"]
+    assert [slug(name) for name in names] == ["alpha-si", "beta-si", "hf32o64", "si-100", "e"]
+    starts = [{"crystal": "Si", "label": "α-Si", "strains": [0.0, 0.01]}]
+    starts += [{"crystal": "Si", "label": "β-Si", "strains": [0.02, 0.03, 0.04]}]
+    folder = run(Protocol(name="x", engine=lj, starts=starts), tmp_path)
+    sizes = {path.name: len(read(path, ":")) for path in folder.iterdir()}
+    assert sizes == {"alpha-si.extxyz.xz": 2, "beta-si.extxyz.xz": 3}
+    frames = [a for path in folder.iterdir() for a in read(path, ":")]
+    for atoms in frames:
+        atoms.info["system"] = "a b" if atoms.info["system"] == "α-Si" else "a/b"
+    with pytest.raises(
+        DataError, match=r"'a b' and 'a/b' would both be written to 'a-b'|'a/b' and"
+    ):
+        gather(frames, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ValueError, match=r"'Si 1' and 'si-1' would both"):
+        Protocol(
+            name="x",
+            engine=lj,
+            starts=[starts[0] | {"label": "Si 1"}, starts[1] | {"label": "si-1"}],
+        )
+    with pytest.raises(ValueError, match="makes no file name"):
+        Protocol(name="x", engine=lj, starts=[starts[0] | {"label": "++"}])

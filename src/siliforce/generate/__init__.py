@@ -36,11 +36,17 @@ def label(
 ) -> Progress:
     """Label every frame of a file and write those that worked to `out`.
 
+    The run folder may hold other frames, also of other engines: they are labelled too if they are
+    not yet, but neither written nor counted.
+
     Args:
         frames: any file ASE reads; labels already in it are ignored.
         folder: run folder; the same call goes on after a stop.
         out: extended XYZ, xz-compressed if its name ends so.
         cluster: pilot jobs that hold the workers instead of this machine.
+
+    Returns:
+        The counts of the file's frames.
 
     Raises:
         DataError: no readable frames.
@@ -48,11 +54,11 @@ def label(
         DiskFullError: the disk is full.
     """
     queue = Run(folder)
-    queue.add(slug(Path(frames).name), read_frames(frames), engine)
-    progress = run_queue(folder, workers, on_progress, cluster)
-    text = to_extxyz(queue.done()).encode()
+    keys = queue.add(slug(Path(frames).name), read_frames(frames), engine)
+    run_queue(folder, workers, on_progress, cluster)
+    text = to_extxyz(queue.done(keys)).encode()
     write_atomic(out, lzma.compress(text) if str(out).endswith(".xz") else text)
-    return progress
+    return queue.progress(keys=keys)
 
 
 __all__ = [

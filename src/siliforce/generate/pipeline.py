@@ -21,7 +21,7 @@ from siliforce.files import write_atomic
 from siliforce.generate.engines import Engine
 from siliforce.generate.frames import KEY_LENGTH, read_frames, to_extxyz
 from siliforce.generate.protocols import Protocol, Trajectory
-from siliforce.generate.runner import Run, by_group, slug
+from siliforce.generate.runner import Run, by_group, file_names, slug
 from siliforce.generate.runner import run as run_queue
 from siliforce.generate.sampling import sample
 from siliforce.generate.structures import substituted
@@ -126,14 +126,16 @@ def gather(frames: list[Atoms], folder: str | Path) -> Path:
     """Write labelled frames as one xz-compressed extended XYZ file for each system.
 
     Raises:
-        DataError: there is no labelled frame.
+        DataError: there is no labelled frame, or two systems would have the same file.
     """
     if not frames:
         raise DataError("no frame has been labelled yet")
     folder = Path(folder)
-    for system, members in by_group(frames).items():
+    groups = by_group(frames)
+    files = file_names(groups)
+    for system, members in groups.items():
         text = to_extxyz(members).encode()
-        write_atomic(folder / f"{slug(system)}.extxyz.xz", lzma.compress(text, preset=9))
+        write_atomic(folder / f"{files[system]}.extxyz.xz", lzma.compress(text, preset=9))
     return folder
 
 

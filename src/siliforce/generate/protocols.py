@@ -25,11 +25,12 @@ import yaml
 from ase import Atoms
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from siliforce.errors import ConfigError
+from siliforce.errors import ConfigError, DataError
 from siliforce.generate.alloys import alloyed
 from siliforce.generate.crystals import crystal
 from siliforce.generate.engines import Engine, make_engine
 from siliforce.generate.frames import read_frames
+from siliforce.generate.runner import file_names
 from siliforce.generate.sampling import Stage
 from siliforce.generate.structures import (
     bent_molecule,
@@ -251,6 +252,15 @@ class Protocol(BaseModel):
                 raise ValueError(
                     f"start '{start.name}' wants recipe '{start.recipe}'; known: {known}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def one_file_each(self) -> Protocol:
+        """No two systems are written to the same file."""
+        try:
+            file_names(start.name for start in self.starts)
+        except DataError as error:
+            raise ValueError(str(error)) from error
         return self
 
     def wanted(self, trajectory: Trajectory) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from siliforce.errors import ConfigError
-from siliforce.generate.engines.base import Engine, Labels, gate
+from siliforce.generate.engines.base import Engine, Labels, gate, net_force
 from siliforce.generate.engines.cp2k import CP2K
 from siliforce.generate.engines.potential import PythonEngine
 from siliforce.generate.engines.qe import QuantumEspresso
@@ -39,4 +39,4 @@ def make_engine(settings: dict[str, Any]) -> Engine:
         raise ConfigError(f"engine '{name}', {where}: {first['msg']}") from error
 
 
-__all__ = ["ENGINES", "Engine", "Labels", "gate", "make_engine"]
+__all__ = ["ENGINES", "Engine", "Labels", "gate", "make_engine", "net_force"]
