@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+from collections import Counter
 from pathlib import Path
 
 from ase import Atoms
@@ -61,7 +62,8 @@ def gather(root: Path, name: str, facts: dict[str, str]) -> int:
     Frames that were finished before there was a limit on the net force are held to it here.
     """
     groups = in_set(name)
-    limit = load_engine(ENGINES / f"{facts['engine']}.yaml").max_net_force
+    engine = load_engine(ENGINES / f"{facts['engine']}.yaml")
+    limit = engine.max_net_force
     known = {geometry(atoms) for members in groups.values() for atoms in members}
     frames = read_frames(HERE / f"{name}.extxyz.xz")
     queued = {geometry(atoms): atoms.info["system"] for atoms in frames}
@@ -79,7 +81,9 @@ def gather(root: Path, name: str, facts: dict[str, str]) -> int:
         text = to_extxyz(members).encode()
         write_atomic(SETS / name / f"{files[system]}.extxyz.xz", lzma.compress(text, preset=9))
     if total:
+        levels = Counter(atoms.info["level"] for members in groups.values() for atoms in members)
         content = {"title": facts["title"], "licence": facts["licence"], "n_frames": total}
+        content |= {"levels": dict(levels), "force_errors": engine.convergence}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         write_atomic(SETS / name / "set.json", text)
     print(f"{name}: {total} frames", {k: len(v) for k, v in groups.items()})

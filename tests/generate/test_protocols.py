@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from ase.build import bulk
 from ase.calculators.calculator import kptdensity2monkhorstpack
-from ase.io import read
+from ase.io import read, write
 
 from siliforce.errors import ConfigError, DataError
 from siliforce.generate import load_protocol, plan, run
@@ -214,3 +215,52 @@ def test_every_system_has_a_file_of_its_own(lj: dict[str, Any], tmp_path: Path) 
         )
     with pytest.raises(ValueError, match="makes no file name"):
         Protocol(name="x", engine=lj, starts=[starts[0] | {"label": "++"}])
+
+
+def test_an_edited_protocol_keeps_its_trajectories_and_gathers_no_other(
+    lj: dict[str, Any], tmp_path: Path
+) -> None:
+    def protocol(count: int, **more: Any) -> Protocol:
+        first = {"crystal": "Si", "label": "first", "rattle": 0.05, "count": count}
+        return Protocol(name="x", engine=lj, starts=[first, first | {"label": "second"} | more])
+
+    def frames(edited: Protocol, name: str) -> list[Any]:
+        return read(run(edited, tmp_path) / f"{name}.extxyz.xz", ":")
+
+    before = frames(protocol(1), "second")
+    after = frames(protocol(2, count=1), "second")
+    assert len(before) == len(after) == 1
+    np.testing.assert_array_equal(before[0].positions, after[0].positions)
+    assert len(frames(protocol(2, count=1), "first")) == 2
+    assert len(frames(protocol(1, count=1), "first")) == 1  # the other is still in the run folder
+    folder = run(protocol(1, count=1, label="third"), tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["first.extxyz.xz", "third.extxyz.xz"]
+
+
+def test_trajectories_of_one_name_are_told_apart(lj: dict[str, Any]) -> None:
+    start = {"crystal": "Si", "rattle": 0.05}
+    one, two = Protocol(name="x", engine=lj, starts=[start, start]).trajectories()
+    assert (one.name, two.name) == ("Si 0", "Si 1")
+    assert not np.allclose(one.build().positions, two.build().positions)
+
+
+def test_a_file_gives_one_start_for_each_frame(lj: dict[str, Any], tmp_path: Path) -> None:
+    def write_file(seed: int) -> None:
+        frames = [bulk("Si", a=a, cubic=True) for a in (5.3, 5.4, 5.5)]
+        frames[1].rattle(0.01, seed=seed)
+        write(tmp_path / "start.xyz", frames, format="extxyz")
+
+    path = tmp_path / "p.yaml"  # not where the tests run
+    content = {"name": "x", "engine": lj, "starts": [{"file": "start.xyz", "repeat": [1, 1, 2]}]}
+    path.write_text(yaml.safe_dump(content))
+    write_file(seed=1)
+    folder = run(load_protocol(path), tmp_path / "run")
+    found = read(folder / "start.xyz.extxyz.xz", ":")
+    assert [a.cell.lengths()[[0, 2]].tolist() for a in found] == [
+        pytest.approx([a, 2 * a]) for a in (5.3, 5.4, 5.5)
+    ]
+    write_file(seed=2)  # the same name, another structure
+    again = read(run(load_protocol(path), tmp_path / "run") / "start.xyz.extxyz.xz", ":")
+    assert len(again) == 3
+    np.testing.assert_array_equal(found[0].positions, again[0].positions)
+    assert not np.allclose(found[1].positions, again[1].positions)

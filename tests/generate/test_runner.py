@@ -87,7 +87,9 @@ def test_labels_what_is_queued_and_does_it_once(tmp_path: Path, fake_pw: Path) -
     ry = 13.605693122994
     np.testing.assert_allclose(done[0].get_potential_energy(), -15.5 * 8 * ry, rtol=1e-6)
     np.testing.assert_allclose(done[0].get_forces()[0, 0], 0.001 * ry / 0.529177210903, rtol=1e-6)
-    assert done[0].info["level"] == "QE-6.7 PBE Gamma ecut20Ry fd0.002Ry nspin1 Si.UPF"
+    assert done[0].info["level"] == (
+        "QE-6.7 PBE Gamma ecut20Ry rho80Ry scf1e-08Ry fd0.002Ry nspin1 Si.UPF"
+    )
 
 
 def test_hash_follows_content_and_settings(fake_pw: Path) -> None:

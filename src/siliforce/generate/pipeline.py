@@ -18,7 +18,6 @@ from ase import Atoms
 
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
-from siliforce.generate.engines import Engine
 from siliforce.generate.frames import KEY_LENGTH, read_frames, to_extxyz
 from siliforce.generate.protocols import Protocol, Trajectory
 from siliforce.generate.runner import Run, by_group, file_names, slug
@@ -39,6 +38,9 @@ def run(
     cluster: Cluster | None = None,
 ) -> Path:
     """Run a protocol, or go on with it after any stop.
+
+    The protocol may have been edited meanwhile: what is still in it is not computed again, and
+    the sets hold its frames only.
 
     Args:
         root: run folder.
@@ -67,18 +69,19 @@ def run(
     folder = sampling_folder(root)
     if protocol.sampler is None and all(job.payload.stages for job in jobs):
         frames = [f for j in jobs for f in _sampled(folder, j)]  # the engine moved the atoms
-        return gather(_with_level(frames, protocol.label_engine()), root / "sets")
+        return _gather_all(frames, root / "sets")
     queue = Run(root)
+    keys: list[str] = []
     for job in jobs:
         if job.key in folder.done_keys():
             frames = thinned(protocol, job.payload, _sampled(folder, job))
-            queue.add(
+            keys += queue.add(
                 f"{job.payload.number:05d}-{slug(job.payload.name)}",
                 frames,
                 protocol.label_engine(),
             )
     run_queue(root, workers, on_progress, cluster)
-    return gather(queue.done(), root / "sets")
+    return _gather_all(queue.done(dict.fromkeys(keys)), root / "sets")
 
 
 def sampling_folder(root: Path) -> JobFolder:
@@ -94,8 +97,8 @@ def sampling_jobs(protocol: Protocol) -> list[Job]:
         content = {
             "engine": engine,
             "timestep": protocol.timestep_fs,
-            "seed": [trajectory.seed, trajectory.number],
-            "start": trajectory.start.model_dump(mode="json"),
+            "seed": [trajectory.seed, trajectory.name],
+            "start": trajectory.start.content(trajectory.frame),
             "strain": trajectory.strain,
             "temperature": trajectory.temperature,
             "stages": [stage.model_dump(mode="json") for stage in trajectory.stages],
@@ -139,6 +142,16 @@ def gather(frames: list[Atoms], folder: str | Path) -> Path:
     return folder
 
 
+def _gather_all(frames: list[Atoms], folder: Path) -> Path:
+    """Gather, and take away the files of systems that the protocol no longer has."""
+    gather(frames, folder)
+    for file in set(folder.glob("*.extxyz.xz")) - {
+        folder / f"{name}.extxyz.xz" for name in file_names(by_group(frames)).values()
+    }:
+        file.unlink()
+    return folder
+
+
 def _check(protocol: Protocol) -> None:
     elements = set()
     for trajectory in protocol.trajectories():
@@ -179,9 +192,3 @@ def _sample(
 def _sampled(folder: JobFolder, job: Job) -> list[Atoms]:
     path = folder.done_path(job.key)
     return read_frames(path) if path.is_file() else []
-
-
-def _with_level(frames: list[Atoms], engine: Engine) -> list[Atoms]:
-    for frame in frames:
-        frame.info["level"] = engine.level(frame)
-    return frames

@@ -139,7 +139,7 @@ def label_frame(job: Job, scratch: Path, attempt: int) -> bytes:
     gate(labels, task.atoms, task.engine.max_net_force)
     facts = {
         "key": job.key,
-        "level": task.engine.level(task.atoms),
+        "level": task.engine.level(task.atoms, labels.version),
         "seconds": round(time.time() - start, 1),
     }
     return to_extxyz([labelled(task.atoms, labels, facts)]).encode()

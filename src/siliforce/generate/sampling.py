@@ -82,7 +82,7 @@ class EngineCalculator(Calculator):
 
     def __init__(self, engine: Engine, safer: bool = False) -> None:
         super().__init__()
-        self.engine, self.safer = engine, safer
+        self.engine, self.safer, self.version = engine, safer, ""
 
     def calculate(
         self,
@@ -94,6 +94,7 @@ class EngineCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         with tempfile.TemporaryDirectory() as folder:
             labels = self.engine.label(self.atoms, Path(folder), self.safer)
+        self.version = labels.version
         self.results = {"energy": labels.energy, "forces": labels.forces}
         self.results["free_energy"] = labels.energy
         if labels.stress is not None:
@@ -239,4 +240,5 @@ def _keep(atoms: Atoms, stage: Stage, target: float, info: dict[str, Any], label
 
         results = {k: v for k, v in atoms.calc.results.items() if k != "free_energy"}
         frame.calc = SinglePointCalculator(frame, **results)
+        frame.info["level"] = atoms.calc.engine.level(frame, atoms.calc.version)
     return frame

@@ -71,8 +71,12 @@ class Engine(BaseModel, ABC):
         """
 
     @abstractmethod
-    def level(self, atoms: Atoms) -> str:
-        """One line naming everything that changes the numbers for this frame."""
+    def level(self, atoms: Atoms, version: str = "") -> str:
+        """One line naming everything that changes the numbers for this frame.
+
+        Args:
+            version: of the program, as `Labels` has it; left out where it is not known.
+        """
 
     @abstractmethod
     def label(self, atoms: Atoms, workdir: Path, safer: bool) -> Labels:
@@ -90,6 +94,11 @@ class Engine(BaseModel, ABC):
         """The settings that change the numbers, for the content hash."""
         limits = {"max_cpu_hours", "max_net_force"}
         return self.model_dump(mode="json", exclude=limits | {"convergence", "command"})
+
+
+def program(name: str, version: str) -> str:
+    """E.g. `QE-6.7`."""
+    return f"{name}-{version}" if version else name
 
 
 Spin = bool | Literal["odd"]
