@@ -79,6 +79,7 @@ def test_samd23_protocol_runs_at_toy_length(name: str, lj: dict[str, Any], tmp_p
         (t.system, stage.name) for t in protocol.trajectories() for stage in t.stages if stage.keep
     }
     assert {a.info["split"] for a in frames} == {"id", "ood"}
+    assert all(a.info["level"].startswith("lj-") for a in frames)  # with its version
 
 
 def small(lj: dict[str, Any], **changes: Any) -> Protocol:
