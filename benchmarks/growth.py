@@ -4,7 +4,7 @@
 
 Energy and forces of rattled cubic HfO2 in float32, from 96 to about 10,000 atoms at the preset's
 cutoff, and of 324 atoms at cutoffs from 4 to 7 Å; each in a process of its own. The exponent is
-the slope of log(time) against log(size) over the larger half of the sizes: 1 is linear.
+the slope of log(time) against log(number of edges) through all sizes: 1 is linear.
 Where a size fails for lack of memory, that is recorded and larger ones are left out.
 """
 
@@ -76,12 +76,11 @@ def sweep(name: str, preset: str, sizes: list[tuple[int, float]], threads: int) 
 
 
 def exponent(rows: list[dict[str, Any]]) -> float | None:
-    """Slope of log(time) against log(number of edges) over the larger half."""
-    larger = rows[len(rows) // 2 :] if len(rows) > 3 else rows
-    if len(larger) < 2:
+    """Slope of log(time) against log(number of edges)."""
+    if len(rows) < 3:
         return None
-    edges = [r["n_atoms"] * r["mean_neighbors"] for r in larger]
-    return float(np.polyfit(np.log(edges), np.log([r["min_processor_s"] for r in larger]), 1)[0])
+    edges = [r["n_atoms"] * r["mean_neighbors"] for r in rows]
+    return float(np.polyfit(np.log(edges), np.log([r["min_processor_s"] for r in rows]), 1)[0])
 
 
 def main() -> None:

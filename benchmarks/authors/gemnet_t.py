@@ -99,7 +99,7 @@ def stand_ins() -> None:
         sys.modules.setdefault(name, module)
 
 
-def _scatter(values: Tensor, index: Tensor, dim: int, dim_size: int, reduce: str) -> Tensor:
+def _scatter(values: Tensor, index: Tensor, dim: int, dim_size: int, reduce: str = "sum") -> Tensor:
     """Sum of the rows that go to the same place."""
     assert dim == 0
     assert reduce in ("add", "sum")

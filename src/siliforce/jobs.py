@@ -75,9 +75,16 @@ class Progress:
 
     def line(self) -> str:
         """One line for a terminal."""
-        left = "unknown" if self.eta_seconds is None else f"{self.eta_seconds / 3600:.1f} h"
+        left = "unknown" if self.eta_seconds is None else _duration(self.eta_seconds)
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{self.done}/{self.total} done{failed}, about {left} left"
+
+
+def _duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 class JobFolder:

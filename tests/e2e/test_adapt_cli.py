@@ -23,11 +23,14 @@ def ready(run):  # noqa: F811
 
 
 def test_adapts_beside_its_control(ready):
-    code, _, err = ready(
+    code, out, err = ready(
         "adapt", "source.safetensors", "ge", "--policy", "last", "--epochs", "1", "--out", "r"
     )
     assert code == 0, err
     assert json.loads(Path("r/results/transfer-test.json").read_text())["indicator"] == "transfer"
+    assert "from scratch on the same frames" in " ".join(out.split())
+    assert "gain \n" not in out
+    assert "[]" not in out
     assert Path("r/control/lr-0.3/best.safetensors").exists()
     code, out, _ = ready("report", "r")
     assert code == 0
@@ -55,10 +58,26 @@ def test_study_and_its_page(ready):
     words = ("adapt", "source.safetensors", "ge", "--study", "--frames", "2,4", "--draws", "2")
     code, out, err = ready(*words, "--epochs", "1", "--out", "s")
     assert code == 0, err
-    assert "DFT frames saved at equal force error" in out
+    assert "frames saved" in out
     code, out, _ = ready("report", "s")
     assert code == 0
     assert "<svg" in Path(out.strip()).read_text()
+
+
+def test_policies_of_your_own_are_studied(ready):
+    words = ("adapt", "source.safetensors", "ge", "--study", "--frames", "4", "--draws", "1")
+    own = ("--set", "adapt.policies.out={parts: {readout: 1}}")
+    named = ("--policy", "out", "--policy", "all")
+    code, _, err = ready(*words, *own, *named, "--epochs", "1", "--out", "s")
+    assert code == 0, err
+    found = json.loads(Path("s/results/transfer_study-test.json").read_text())
+    sizes = {r["which"]: r["n_parameters"] for r in found["tables"]["trainings"]}
+    assert sizes["out"] < sizes["all"]
+    alone = ("--set", "train.policy={parts: {readout: 1}}", "--json")
+    code, out, err = ready(*words, *alone, "--epochs", "1", "--out", "t")
+    assert code == 0, err
+    trained = [r for r in json.loads(out)["tables"]["trainings"] if r["kind"] == "transfer"]
+    assert [(r["which"], r["n_parameters"]) for r in trained] == [("custom", sizes["out"])]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +88,31 @@ def test_study_and_its_page(ready):
         (("adapt", "source.safetensors", "ge", "--policy", "a", "--policy", "b"), "--study"),
         (("adapt", "source.safetensors", "ge", "--set", "adapt.fold=3"), "did you mean 'folds'"),
         (("adapt", "source.safetensors", "ge", "--study", "--frames", "a"), "5,10,20"),
-        (("adapt", "source.safetensors", "ge", "--study", "--no-control"), "leave --no-control"),
+        (("adapt", "source.safetensors", "ge", "--study", "--no-control"), "--no-control means"),
+        (("adapt", "source.safetensors", "ge", "--study", "--restart", "auto"), "--restart means"),
+        (("adapt", "source.safetensors", "ge", "--frames", "3"), "--frames means nothing to one"),
+        (("adapt", "source.safetensors", "ge", "--draws", "7"), "--draws means nothing to one"),
+        (("adapt", "source.safetensors", "ge", "--below", "50meV"), "--below means nothing to one"),
+        (("adapt", "source.safetensors", "ge", "--study", "--below", "50meV"), "to --study"),
+        (("adapt", "--family", "f.yaml", "--no-control"), "--no-control means nothing to --family"),
+        (("adapt", "--family", "f.yaml", "--policy", "last"), "--policy means nothing to --family"),
+        (("adapt", "--family", "f.yaml", "--workers", "2"), "--workers means nothing to --family"),
+        (("adapt", "--family", "f.yaml", "one", "two"), "FRAMES means nothing to --family"),
+        (("adapt", "--family", "f.yaml", "one"), "leave one out"),
+        (
+            (
+                "adapt",
+                "source.safetensors",
+                "ge",
+                "--study",
+                "--policy",
+                "last",
+                "--set",
+                "train.policy=all",
+            ),
+            "are both given",
+        ),
+        (("adapt", "source.safetensors", "ge", "--test", "ge"), "8 of 8 frames are copies"),
         (("adapt", "--family", "no.yaml"), "not a family file"),
     ],
 )

@@ -56,7 +56,7 @@ def test_an_active_study(ready):  # noqa: F811
         (("adapt", "source.safetensors", "ge", "--active"), "a kind of --study"),
         (
             ("adapt", "source.safetensors", "ge", "--study", "--active", "--replay", "ge"),
-            "neither --replay",
+            "--replay means nothing to --active",
         ),
         (
             ("adapt", "source.safetensors", "ge", "--study", "--active", "--method", "x"),

@@ -57,7 +57,7 @@ def test_dynamics_of_replicas(call):
     assert values["survived"] == pytest.approx(0.06)
     assert {"pressure_mean", "volume_mean", "md_speed"} <= values.keys()
     assert len(read("md/Cu8-300K-2.xyz", index=":")) == 2
-    assert Path("md/Cu8-300K-1.csv").read_text().startswith("time,temperature")
+    assert Path("md/Cu8-300K-1.csv").read_text().startswith("time (ps),temperature (K)")
     page = Path("md/plot.html").read_text()
     assert page.count('<svg class="chart"') >= 6
     assert "Cu8-300K-2" in page

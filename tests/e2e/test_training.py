@@ -19,7 +19,7 @@ from ase.io import write
 
 from siliforce.config import load_config
 from siliforce.data import load_dataset
-from siliforce.errors import ConfigError, DataError, ModelFileError
+from siliforce.errors import ConfigError, DataError, ModelFileError, TrainingError
 from siliforce.models import MODELS
 from siliforce.potential import Potential, read_header
 from siliforce.training import TrainConfig, checkpoint, train
@@ -331,6 +331,12 @@ def test_too_few_frames_to_split(tmp_path):
     write(tmp_path / "one.xyz", labelled(1), format="extxyz")
     with pytest.raises(DataError):
         run(tmp_path / "one.xyz", out="run")
+
+
+def test_no_time_for_a_step_is_an_error_and_names_no_file(xyz):
+    with pytest.raises(TrainingError, match=r"before the first step; give train\.max_time"):
+        run(xyz, config={**FAST, "epochs": None, "max_time": 1e-9}, out="run")
+    assert not Path("run/best.safetensors").exists()
 
 
 def test_the_config_file_is_yaml_that_people_can_read(xyz):

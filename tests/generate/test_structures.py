@@ -83,6 +83,18 @@ def test_surfaces_wires_and_clusters_have_vacuum() -> None:
     assert structures.closest_approach(ball) == pytest.approx(5.469 * 3**0.5 / 4 / (2 * 1.11))
 
 
+@pytest.mark.parametrize(("miller", "bonds"), [((1, 1, 1), 3), ((1, 0, 0), 2), ((1, 1, 0), 3)])
+def test_surfaces_break_as_few_bonds_as_they_can(miller: tuple[int, int, int], bonds: int) -> None:
+    slab = structures.slab(crystal("Si"), miller, layers=3, repeat=(2, 1))
+    once = structures.slab(crystal("Si"), miller, layers=3)
+    assert len(slab) == 2 * len(once)
+    assert slab.cell.lengths()[0] == pytest.approx(2 * once.cell.lengths()[0])
+    distances = slab.get_all_distances(mic=True)
+    counts = ((distances > 0.1) & (distances < 2.5)).sum(axis=1)
+    assert counts.min() == bonds
+    assert counts.max() == 4
+
+
 def test_bent_molecule_stays_in_its_range() -> None:
     rng = np.random.default_rng(2)
     for _ in range(20):

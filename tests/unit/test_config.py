@@ -185,6 +185,9 @@ def test_width_scales_the_preset_before_single_changes() -> None:
     assert (changed.hidden, changed.n_filters) == (100, 128)
     with pytest.raises(ConfigError, match=r"model\.width"):
         load_config(overrides=["model.width=0"])
+    narrow = load_config(overrides=["model.name=dpa1", "model.width=0.1"]).model
+    with pytest.raises(ConfigError, match=r"model\.width 0\.1 does not fit DPA-1 'small': .* axis"):
+        narrow.architecture("small")
 
 
 def test_settings_of_a_verb_are_a_mapping() -> None:

@@ -116,3 +116,11 @@ def test_a_worker_killed_in_a_job_that_others_need(
 def _paths() -> list[str]:
     """Where this file and the package are from, for workers that Parsl starts."""
     return [str(Path(__file__).parents[2]), str(Path(module.__file__).parents[1])]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "unknown"), (8.4, "8 s"), (59.7, "1 min"), (130, "2 min"), (9000, "2.5 h")],
+)
+def test_the_time_left_has_a_unit_that_says_something(seconds: float | None, said: str) -> None:
+    assert f"about {said} left" in Progress(1, 0, 2, seconds, {}).line()

@@ -68,15 +68,45 @@ class Calibration:
 
     Attributes:
         map: spread -> predicted error.
-        factor: the predicted error of a set times this is its upper bound (95 %, one-sided, from
-            how much the held-out frames differ); None with a single frame.
-        n_frames, n_atoms: held out.
+        true, predicted: sums of squared errors of every held-out frame, (eV/Å)^2; each was
+            predicted without it.
+        n_atoms: held out.
     """
 
     map: Map
-    factor: float | None
-    n_frames: int
+    true: tuple[float, ...]
+    predicted: tuple[float, ...]
     n_atoms: int
+
+    @property
+    def n_frames(self) -> int:
+        """Held out."""
+        return len(self.true)
+
+    def factor(self, n_frames: int) -> float | None:
+        """The predicted error of a set of frames times this is its upper bound (95 %, one-sided).
+
+        Held-out frames and the set are taken for draws from one distribution. What is bounded is
+        the mean of squared errors, which the worst frames decide: the larger of the bounds that
+        follow from the variance of the frames' part in it (linearised ratio of sums), and from
+        normally distributed logarithms of the frames' ratios (Cox's method; Zhou and Gao,
+        Stat. Med. 16, 783 (1997)), which holds with few frames too. At least 1; None where a single
+        frame was held out.
+        """
+        n = self.n_frames
+        if n < MIN_FRAMES:
+            return None
+        true, predicted = (np.maximum(v, TINY) for v in (self.true, self.predicted))
+        both = 1 / n + 1 / max(n_frames, 1)  # the set itself is finite, too
+        width = student.ppf(LEVEL, n - 1)
+        ratio = true.sum() / predicted.sum()
+        parts = (true / ratio - predicted) / predicted.mean()
+        sums = np.log(ratio) + width * np.sqrt(both) * parts.std(ddof=1)
+        logs = np.log(true / predicted)
+        variance = logs.var(ddof=1)
+        spread = np.sqrt(both * variance + variance**2 / (2 * (n - 1)))
+        normal = logs.mean() + variance / 2 + width * spread
+        return float(np.exp(max(sums, normal, 0.0) / 2))
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -85,8 +115,8 @@ class Calibration:
             "scale": self.map.scale,
             "spreads": list(self.map.spreads),
             "errors": list(self.map.errors),
-            "factor": self.factor,
-            "n_frames": self.n_frames,
+            "true": list(self.true),
+            "predicted": list(self.predicted),
             "n_atoms": self.n_atoms,
         }
 
@@ -94,7 +124,8 @@ class Calibration:
     def from_json(cls, content: Mapping[str, Any]) -> Calibration:
         """The inverse of `to_json`."""
         curve = Map(content["scale"], tuple(content["spreads"]), tuple(content["errors"]))
-        return cls(curve, content["factor"], content["n_frames"], content["n_atoms"])
+        true, predicted = tuple(content["true"]), tuple(content["predicted"])
+        return cls(curve, true, predicted, content["n_atoms"])
 
 
 def calibrate(held: Answers) -> Calibration:
@@ -110,11 +141,14 @@ def calibrate(held: Answers) -> Calibration:
     spread, error = held.spread, held.error
     chosen = _multiple(spread, error)
     if not spread.max() > 0:
-        chosen = Map(0.0, (0.0,), (rms(error),))
+        chosen = _constant(spread, error)
     elif _likelihood(held, _curve) > _likelihood(held, _multiple) + GAIN:
         chosen = _curve(spread, error)
-    factor = _factor(frame_rms(error, held.n_atoms), frame_rms(chosen(spread), held.n_atoms))
-    return Calibration(chosen, factor, len(held.n_atoms), len(spread))
+    predicted = left_out(held, FITS[chosen.kind])
+    true, expected = (
+        tuple((held.n_atoms * frame_rms(v, held.n_atoms) ** 2).tolist()) for v in (error, predicted)
+    )
+    return Calibration(chosen, true, expected, len(spread))
 
 
 def labelled(answers: Answers) -> Answers:
@@ -131,8 +165,7 @@ def labelled(answers: Answers) -> Answers:
 
 def checked(held: Answers) -> dict[str, Any]:
     """Quality of the predicted errors of held-out frames, each learned on the other ones."""
-    kind = calibrate(held).map.kind
-    fit = _curve if kind != "scale" else _multiple
+    fit = FITS[calibrate(held).map.kind]
     return quality(left_out(held, fit), held.error, held.n_atoms)
 
 
@@ -166,20 +199,18 @@ def _curve(spread: np.ndarray, error: np.ndarray) -> Map:
     return Map(_multiple(spread, error).scale, tuple(at[keep].tolist()), tuple(knots.tolist()))
 
 
+def _constant(spread: np.ndarray, error: np.ndarray) -> Map:
+    """One error for everything, of members that do not differ."""
+    return Map(0.0, (0.0,), (rms(error),))
+
+
+FITS = {"scale": _multiple, "isotonic": _curve, "constant": _constant}
+
+
 def _likelihood(held: Answers, fit: Any) -> float:
     """Per atom, of frames left out, as normal distributions of the three components."""
     variance = np.maximum(np.square(left_out(held, fit)), TINY)
     return float(-1.5 * np.mean(np.log(variance) + np.square(held.error) / variance))
-
-
-def _factor(true: np.ndarray, predicted: np.ndarray) -> float | None:
-    """Upper end of the mean ratio of true over predicted error of the frames; at least 1."""
-    n = len(true)
-    if n < MIN_FRAMES:
-        return None
-    logs = np.log(np.maximum(true, TINY) / np.maximum(predicted, TINY))
-    width = student.ppf(LEVEL, n - 1) * logs.std(ddof=1) / np.sqrt(n)
-    return max(1.0, float(np.exp(logs.mean() + width)))
 
 
 def quality(

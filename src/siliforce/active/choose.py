@@ -91,15 +91,17 @@ def choose(
     if len(rows) == 0:
         raise DataError(f"none of the {len(frames)} frames can be labelled: atoms overlap")
     usable = frames.subset(rows)
-    held = labelled(ask(ensemble.members, _held(ensemble, calibrate_on)))
+    held_frames = _held(ensemble, calibrate_on)
+    held = labelled(ask(ensemble.members, held_frames))
     if not held.spread.max() > 0:
         raise DataError("the members agree exactly on all held-out frames: they are the same model")
     calibration = calibrate(held)
     answers = ask(ensemble.members, usable)
-    found = outlook(calibration, answers.spread, float(held.spread.max()))
+    found = outlook(calibration, answers.spread, len(usable), float(held.spread.max()))
     errors = frame_rms(calibration.map(answers.spread), answers.n_atoms)
     stop = None if below is None else found.stop(below)
-    taken = [] if stop else pick(errors, *_features(usable, ensemble.train), n)
+    known = [d for d in (ensemble.train, ensemble.held, held_frames) if d is not None]
+    taken = [] if stop else pick(errors, *_features(usable, known), n)
     atoms = [_atoms(usable, row, float(errors[row])) for row in taken]
     result = _result(ensemble, calibration, checked(held), found, below)
     result.provenance |= {
@@ -148,11 +150,11 @@ def _typical(features: np.ndarray) -> float:
     return float(np.median(pdist(some))) if len(some) > 1 else 0.0
 
 
-def _features(pool: Dataset, train: Dataset | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _features(pool: Dataset, known: Sequence[Dataset]) -> tuple[np.ndarray, np.ndarray]:
     """Fingerprints of the pool and of what is labelled."""
-    elements = tuple(sorted({*pool.elements, *(train.elements if train is not None else ())}))
-    known = None if train is None else fingerprints(train, elements).values
-    return fingerprints(pool, elements).values, known
+    elements = tuple(sorted({z for part in (pool, *known) for z in part.elements}))
+    own, *labelled_ones = (fingerprints(part, elements).values for part in (pool, *known))
+    return own, np.concatenate(labelled_ones)
 
 
 def _held(ensemble: Ensemble, named: Any) -> Dataset:
@@ -245,5 +247,6 @@ def _sentences(
     if found.stop(below) if below is not None else False:
         return [*sentences, "No frame is chosen."]
     if n_taken < n:
-        sentences.append(f"{n_taken} frames are chosen; the rest copy them, or labelled ones.")
+        chosen = "1 frame is" if n_taken == 1 else f"{n_taken or 'no'} frames are"
+        sentences.append(f"Only {chosen} chosen: the rest copy them, or labelled ones.")
     return sentences

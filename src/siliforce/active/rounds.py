@@ -11,7 +11,7 @@ from siliforce.active.rule import MEV
 from siliforce.indicators.base import Metric, Result
 from siliforce.indicators.tables import digits
 from siliforce.transfer.curves import middle_and_band
-from siliforce.transfer.saved import frames_saved
+from siliforce.transfer.saved import frames_saved, shared_draws
 
 INDICATOR = "active_study"
 NAMES = {"active": "by uncertainty", "random": "at random"}
@@ -100,16 +100,11 @@ def _compared(
     if not active:
         return [], [], ""
     saved = frames_saved(active, random)
-    bound = {"": "", ">": "more than this: ", "<": "less than this: "}[saved.bound]
-    metrics = [
-        Metric(name="frames_saved_active", value=saved.ratio, unit="", better="higher",
-               low=saved.low, high=saved.high,
-               note=f"{bound}at equal force error, {saved.error:.4g} meV/Å"),
-    ]  # fmt: skip
+    metrics = [saved.metric("frames_saved_active")]
     lead = f"{facts['model']}, " if facts.get("model") else ""
     sentences = [
-        f"{lead}frames chosen by uncertainty against random ones: {saved.sentence()} "
-        f"(at {digits(saved.error, 3)} meV/Å)."
+        f"{lead}frames chosen by uncertainty against random ones: {saved.sentence()}.",
+        *(f"{text}." for text in shared_draws(list(random), facts.get("n_pool"))),
     ]
     # With the whole pool labelled both are the same.
     counts = [n for n in active if n < facts.get("n_pool", np.inf)][1:]

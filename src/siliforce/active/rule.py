@@ -54,15 +54,16 @@ class Outlook:
         return f"{text}; {answer}"
 
 
-def outlook(calibration: Calibration, spread: np.ndarray, largest: float) -> Outlook:
+def outlook(calibration: Calibration, spread: np.ndarray, n_frames: int, largest: float) -> Outlook:
     """Predict the error of a set of frames.
 
     Args:
         spread: of all their atoms, eV/Å.
+        n_frames: in the set.
         largest: spread among the atoms that were calibrated on, eV/Å.
     """
     error = rms(calibration.map(spread))
-    factor = calibration.factor
+    factor = calibration.factor(n_frames)
     upper = None if factor is None else error * factor
     return Outlook(error, upper, float(np.mean(spread > largest)))
 

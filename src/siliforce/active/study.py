@@ -38,7 +38,7 @@ from siliforce.training.policy import get_policy
 from siliforce.training.settings import TrainConfig
 from siliforce.transfer import trainings
 from siliforce.transfer.compare import train_control
-from siliforce.transfer.trainings import Trainings, as_paths, digest, finished
+from siliforce.transfer.trainings import Trainings, as_paths, digest, finished, same_adapt
 
 SCRATCH = "scratch"
 """In place of a policy: members are trained from nothing, not adapted."""
@@ -120,7 +120,9 @@ def _plan(**choices: Any) -> Plan:
             "out): --frames 5,10,20"
         )
     if choices["policy"] != SCRATCH:
-        get_policy(choices["policy"])
+        get_policy(choices["policy"], choices["adapt"].policies)
+    if choices["train"].policy is not None:
+        raise ConfigError("an active study has no train.policy: name it, as --policy does")
     return Plan(**choices)
 
 
@@ -148,8 +150,10 @@ class ActiveStudy(Trainings[Plan]):
             "pool": self.pool.hash,
             "test": self.test.hash,
             "method": plan.method,
-            "policy": plan.policy if plan.policy == SCRATCH else _dumped(get_policy(plan.policy)),
-            "adapt": plan.adapt.model_dump(mode="json"),
+            "policy": plan.policy
+            if plan.policy == SCRATCH
+            else get_policy(plan.policy, plan.adapt.policies).model_dump(mode="json"),
+            "adapt": same_adapt(plan.adapt),
             "train": plan.train.model_dump(mode="json", exclude_unset=True),
         }
         rounds = [(s, k, r) for k in range(plan.draws) for r in range(len(self.counts))
@@ -288,7 +292,7 @@ class ActiveStudy(Trainings[Plan]):
         for name, part in (("pool", answers["pool"].of(rest)), ("test", answers["test"])):
             if len(part.n_atoms) == 0:
                 continue
-            found = outlook(calibration, part.spread, largest)
+            found = outlook(calibration, part.spread, len(part.n_atoms), largest)
             row[name] = quality(calibration.map(part.spread), part.error, part.n_atoms) | {
                 "upper": found.upper, "beyond": found.beyond, "n_frames": len(part.n_atoms),
             }  # fmt: skip
@@ -322,7 +326,3 @@ class ActiveStudy(Trainings[Plan]):
             "below": plan.below,
             "n_pool": len(self.pool),
         }
-
-
-def _dumped(policy: Any) -> dict[str, Any]:
-    return policy.model_dump(mode="json")

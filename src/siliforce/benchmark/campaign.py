@@ -17,13 +17,14 @@ from siliforce.benchmark.config import Campaign
 from siliforce.benchmark.graph import jobs_of
 from siliforce.benchmark.materials import check_material
 from siliforce.benchmark.plan import Plan, make_plan
-from siliforce.benchmark.tasks import Workshop
+from siliforce.benchmark.tasks import Workshop, load_finished
 from siliforce.data.lock import locked
 from siliforce.errors import DataError
 from siliforce.files import write_atomic
 from siliforce.generate.engines import make_engine
 from siliforce.hardware import choose_device
 from siliforce.jobs import Job, Progress, work
+from siliforce.simulation.md import DRIFT
 from siliforce.training.options import parse
 from siliforce.workers import Cluster, run_workers
 
@@ -125,6 +126,7 @@ def run_campaign(
             shutil.rmtree(root / "failed", ignore_errors=True)
         opened = open_campaign(campaign, root)
         write_atomic(root / CAMPAIGN, campaign.model_dump_json(indent=1, exclude_unset=True))
+        _forget_overruled(opened)
         plan = make_plan(opened.shop, opened.jobs)
         say(plan.text())
         folder, number = opened.shop.folder, workers if cluster is None else cluster.workers
@@ -143,6 +145,17 @@ def run_campaign(
             root / "parsl",
         )
         return opened, plan.measured(folder)
+
+
+def _forget_overruled(opened: Opened) -> None:
+    """Dynamics that was ended for what no longer is a failure is made again, and what needs it."""
+    folder, md = opened.shop.folder, opened.shop.campaign.md
+    for key in {job.key for job in opened.jobs if job.group == "md"} & folder.done_keys():
+        drifted = [r for r in load_finished(folder, key).results if r.failure.startswith(DRIFT)]
+        if any(not md.judges_drift(r.value("survived") or 0.0) for r in drifted):
+            for job in opened.jobs:
+                if key in (job.key, *job.after):
+                    folder.done_path(job.key).unlink(missing_ok=True)
 
 
 def _work(

@@ -25,6 +25,7 @@ class Entry:
         facts: of the training: parameters, frames, time.
         notes: what a reader should know.
         trained: False for calculators that bring their own weights.
+        preset: of the model, `auto` resolved; empty where it is not known.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Entry:
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     trained: bool = True
+    preset: str = ""
 
     def of(self, indicator: str) -> list[Result]:
         """Results of one indicator."""
@@ -76,6 +78,7 @@ def _entry(shop: Workshop, material: str, variant: Variant, keys: dict[str, str]
         variant.study,
         variant.value,
         trained=variant.engine is None,
+        preset=variant.choice.preset if variant.choice else "",
     )
     for kind, key in keys.items():
         if key in done:

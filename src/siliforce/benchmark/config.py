@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from siliforce.data import SplitConfig
 from siliforce.errors import ConfigError
+from siliforce.models import get_model, list_models
 from siliforce.simulation.md import MDConfig
 from siliforce.training.build import ModelChoice
 from siliforce.training.options import Options, did_you_mean, merged, parse, read_yaml
@@ -25,7 +26,7 @@ class StructureConfig(Options):
 
     file: str
     repeat: int = Field(1, ge=1)
-    temperatures: list[float] = Field([300.0], description="K")
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field([300.0], description="K")
     ood: bool = False
     eos: bool = True
 
@@ -153,6 +154,18 @@ class Campaign(Options):
             if label not in labels:
                 raise ConfigError(f"studies.models: no model '{label}'; {', '.join(labels)}")
         return self
+
+    @field_validator("preset")
+    @classmethod
+    def _some_preset(cls, value: str) -> str:
+        known = [
+            "auto",
+            *dict.fromkeys(p for name in list_models() for p in get_model(name).presets),
+        ]
+        if value not in known:
+            hint = did_you_mean(value, known)
+            raise ValueError(f"no preset '{value}'; {hint}there are {', '.join(known)}")
+        return value
 
     @field_validator("indicators")
     @classmethod

@@ -22,12 +22,14 @@ class Estimate:
     high: float | None
     n: int
 
+    @property
+    def half(self) -> float:
+        """Half the width of the interval, 0 where there is none."""
+        return 0.0 if self.low is None else self.mean - self.low
+
     def tied(self, other: Estimate) -> bool:
-        """Whether the difference of two means can be chance; unknown counts as not tied."""
-        if self.low is None or other.low is None:
-            return self.mean == other.mean
-        halves = (self.mean - self.low, other.mean - other.low)
-        return abs(self.mean - other.mean) <= float(np.hypot(*halves))
+        """Whether the difference of two means can be chance, as far as their intervals tell."""
+        return abs(self.mean - other.mean) <= float(np.hypot(self.half, other.half))
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

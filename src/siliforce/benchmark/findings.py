@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from siliforce.benchmark.campaign import Opened
 from siliforce.benchmark.collect import Entry, baselines, collect
-from siliforce.benchmark.plan import Plan, make_plan
+from siliforce.benchmark.plan import Plan, read_plan
 from siliforce.benchmark.ranking import Correlation, Standing, correlations, standings
 from siliforce.benchmark.scores import Anchor, Score, anchors, scores
 from siliforce.errors import DataError
@@ -63,6 +63,16 @@ class Findings:
         """In the order of the campaign's file."""
         return list(dict.fromkeys(entry.material for entry in self.entries))
 
+    @property
+    def trained(self) -> list[str]:
+        """Models that were trained here; calculators that bring their weights are left out."""
+        return list(dict.fromkeys(entry.label for entry in self.entries if entry.trained))
+
+    @property
+    def presets(self) -> list[str]:
+        """Sizes of the trained models."""
+        return list(dict.fromkeys(entry.preset for entry in self.ranked if entry.preset))
+
     def of(self, label: str, material: str = "") -> list[Entry]:
         """Baselines of one model."""
         return [
@@ -71,7 +81,7 @@ class Findings:
 
 
 def findings(opened: Opened) -> Findings:
-    """Everything that a campaign's folder holds.
+    """Everything that a campaign's folder holds; it is only read.
 
     Raises:
         DataError: it holds results, but none of this campaign as this version understands it.
@@ -106,7 +116,7 @@ def findings(opened: Opened) -> Findings:
         entries,
         {name: anchors(shop.material(name)) for name in shop.campaign.materials},
         about,
-        make_plan(shop, opened.jobs),
+        read_plan(shop, opened.jobs),
         shop.campaign.model_dump_json(indent=1, exclude_unset=True),
     )
 

@@ -26,7 +26,7 @@ from siliforce.training.build import ModelChoice, choose_preset
 from siliforce.training.options import merged, parse
 from siliforce.training.settings import HOW_ONLY, TrainConfig, resolve
 
-FORMATS = {"train": 1, "errors": 1, "eos": 1, "pec": 1, "speed": 1, "md": 1, "structure": 1}
+FORMATS = {"train": 1, "errors": 1, "eos": 1, "pec": 1, "speed": 2, "md": 1, "structure": 1}
 """Raised when the code of a kind of job changes what it finds."""
 KEY_LENGTH = 20
 BASELINE = "baseline"
@@ -217,11 +217,13 @@ def _source(material: Material, variant: Variant) -> tuple[str, tuple[str, ...]]
 
 def dynamics_inputs(campaign: Campaign, material: Material, variant: Variant) -> dict[str, Any]:
     """What decides the frames of a variant's runs."""
-    return {
+    found = {
         "md": campaign.md.model_dump(mode="json"),
         "seed": variant.seed,
         "starts": [[s.split, s.temperature, digest(s.atoms)] for s in material.starts],
     }
+    # Trajectories of calculators did not always say whose they are: such are not read again.
+    return found if variant.engine is None else found | {"signed": True}
 
 
 def _curves(material: Material) -> list[str]:

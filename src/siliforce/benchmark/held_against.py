@@ -18,6 +18,7 @@ from siliforce.indicators.base import Result
 from siliforce.indicators.eos import equations_of_state
 from siliforce.indicators.pec import potential_energy_curves
 from siliforce.potential import Potential
+from siliforce.simulation.batched import identity, potentials_of
 from siliforce.simulation.md import Progress
 from siliforce.training.adapted import fingerprint
 from siliforce.training.options import did_you_mean
@@ -124,8 +125,9 @@ def cluster_results(source: Potential | Calculator, curves: Sequence[EnergyCurve
 
 
 def _name(reference: Reference, md: Simulation, source: Potential | Calculator, number: int) -> str:
-    """Of the folder of trajectories: other settings, starts or weights have another one."""
+    """Of the folder of trajectories: other settings, starts, weights, parameters: another one."""
     starts = [start.name for start in reference.starts]
-    weights = fingerprint(source) if isinstance(source, Potential) else ""
-    text = repr((md.model_dump_json(), starts, weights, number))
+    members = potentials_of(source)
+    model = "".join(map(fingerprint, members)) if members else identity(source)
+    text = repr((md.model_dump_json(), starts, model, number))
     return f"{reference.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

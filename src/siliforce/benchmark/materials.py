@@ -173,14 +173,23 @@ def _structures(material: Material) -> Iterator[tuple[str, np.ndarray]]:
 
 def _check_indicators(material: Material, campaign: Campaign) -> None:
     wanted = set(campaign.indicators)
+    named = wanted if "indicators" in campaign.model_fields_set else set()
     for name in ("rdf", "adf"):
         lacking = [s.name for s in material.starts if getattr(s, name) is None]
-        if name in wanted and material.reference is not None and lacking:
+        if lacking and (name in named or (name in wanted and material.reference is not None)):
             raise ConfigError(
                 f"{material.name}: no reference {name.upper()} of start {', '.join(lacking)}; make "
                 f"one by `siliforce reference make`, or leave the start or '{name}' out"
             )
-    if wanted & FROM_DYNAMICS and material.reference is not None and not material.starts:
+    simulated = wanted & FROM_DYNAMICS if material.reference is not None else named & FROM_DYNAMICS
+    if simulated and not material.starts:
         raise ConfigError(
-            f"{material.name}: the reference has no starts for {', '.join(wanted & FROM_DYNAMICS)}"
+            f"{material.name}: no starts for {', '.join(sorted(simulated))}; give a `reference` "
+            "that has some, or `structures`, or leave these indicators out"
         )
+    for name in ("eos", "pec"):
+        if name in named and not getattr(material, name):
+            raise ConfigError(
+                f"{material.name}: nothing to measure '{name}' on; give a `reference` that has "
+                f"it{', or `structures`' * (name == 'eos')}, or leave '{name}' out"
+            )

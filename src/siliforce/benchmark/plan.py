@@ -142,12 +142,9 @@ def make_plan(shop: Workshop, jobs: list[Job]) -> Plan:
 
     What was expected before a job was done stays, so that it can be held against the true cost.
     """
-    path = shop.root / FILE
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    hardware, expected, rates = _kept(shop)
     device = choose_device(shop.campaign.device)
-    plan = Plan(known.get("hardware") or describe_hardware(hardware_stamp(device)))
-    expected = known.get("expected", {})
-    rates = {name: Rate(*values) for name, values in known.get("rates", {}).items()}
+    plan = Plan(hardware or describe_hardware(hardware_stamp(device)))
     for job in jobs:
         task: Task = job.payload
         plan.names[job.key] = (task.variant.label, PHASES[task.kind])
@@ -167,9 +164,31 @@ def make_plan(shop: Workshop, jobs: list[Job]) -> Plan:
         "rates": {name: [r.inference, r.training] for name, r in rates.items()},
         "expected": expected,
     }
-    write_atomic(path, json.dumps(content, indent=1))
+    write_atomic(shop.root / FILE, json.dumps(content, indent=1))
     plan.expected = expected
     return plan.measured(shop.folder)
+
+
+def read_plan(shop: Workshop, jobs: list[Job]) -> Plan | None:
+    """What was kept of a plan, beside the true cost; nothing is measured and nothing written."""
+    hardware, expected, rates = _kept(shop)
+    if not hardware:
+        return None
+    plan = Plan(hardware, expected)
+    for job in jobs:
+        task: Task = job.payload
+        plan.names[job.key] = (task.variant.label, PHASES[task.kind])
+        if (name := _rate_name(task.variant)) in rates:
+            plan.rates.setdefault(task.variant.label, rates[name])
+    return plan.measured(shop.folder)
+
+
+def _kept(shop: Workshop) -> tuple[str, dict[str, float], dict[str, Rate]]:
+    """Hardware, expected cost by job and rates in `plan.json`; empty where there is none."""
+    path = shop.root / FILE
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    rates = {name: Rate(*values) for name, values in known.get("rates", {}).items()}
+    return known.get("hardware", ""), known.get("expected", {}), rates
 
 
 def _limited(variant: Variant, seconds: float, limit: float) -> float:
@@ -201,7 +220,8 @@ def measure(material: Material, variant: Variant, device: torch.device) -> Rate:
     graph = batch.graph.to(device)
 
     def infer() -> None:
-        potential(graph, forces=True)
+        with torch.no_grad():  # as in dynamics
+            potential(graph, forces=True)
         _wait(device)
 
     def learn() -> None:

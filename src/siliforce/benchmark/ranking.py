@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from scipy.stats import rankdata
@@ -67,15 +68,10 @@ def standings(scores: Sequence[Score], unfinished: Container[str] = ()) -> list[
     known = {(s.material, s.domain, s.quantity) for s in scores if s.score is not None}
     measured = [label for label in totals if totals[label] is not None]
     order = sorted(measured, key=lambda x: (x in unfinished, -_of(totals, x).mean))
+    ranks = _ranks([_of(totals, label) for label in order if label not in unfinished])
     found: list[Standing] = []
-    leader: Estimate | None = None
-    rank: int | None = None
-    for place, label in enumerate(order, start=1):
-        total = _of(totals, label)
-        if label in unfinished:
-            rank = None
-        elif leader is None or not leader.tied(total):
-            leader, rank = total, place
+    for place, label in enumerate(order):
+        total, rank = _of(totals, label), ranks[place] if place < len(ranks) else None
         own = {
             (s.material, s.domain, s.quantity)
             for s in scores
@@ -85,6 +81,25 @@ def standings(scores: Sequence[Score], unfinished: Container[str] = ()) -> list[
         domains = {d: e for d in ("id", "ood") if (e := _total(scores, label, d)) is not None}
         found.append(Standing(label, rank, total, domains, missing))
     return found
+
+
+def _ranks(totals: Sequence[Estimate]) -> list[int]:
+    """Ranks of totals from best to worst: those that cannot be told from a group's first share it.
+
+    One without an interval (one seed, a calculator) is no group's first as long as others have
+    one: it cannot come between models that are tied without it.
+    """
+    ranks: list[int] = []
+    first: tuple[Estimate, int] | None = None
+    for place, total in enumerate(totals, start=1):
+        if first is not None and first[0].tied(total):
+            ranks.append(first[1])
+            continue
+        alone = place > 1 and totals[place - 2].low is None and totals[place - 2].tied(total)
+        ranks.append(ranks[-1] if alone else place)
+        if total.low is not None:
+            first = total, ranks[-1]
+    return np.minimum.accumulate(ranks[::-1])[::-1].tolist()
 
 
 def _of(totals: dict[str, Estimate | None], label: str) -> Estimate:
@@ -117,51 +132,55 @@ def _mean(scores: Sequence[Score]) -> float:
 
 @dataclass(frozen=True)
 class Correlation:
-    """How an indicator's score goes with EF, over potentials: -1 is what one hopes for.
+    """How an indicator's score goes with EF, over a material's models: -1 is what one hopes for.
 
     Attributes:
         domain: of EF: `id` or `ood`.
         quantity: whose score, in `of` (`id`, `ood`).
         pearson, spearman: value, low, high (95 % over resampled models).
         n: models.
+        samples: Spearman's coefficient of resampled models, the same ones in all correlations of
+            the same models, so that differences can be told from chance.
     """
 
+    material: str
     domain: str
     quantity: str
     of: str
     pearson: tuple[float, float | None, float | None]
     spearman: tuple[float, float | None, float | None]
     n: int
+    samples: np.ndarray = field(compare=False, repr=False)
 
 
 def correlations(entries: Sequence[Entry], scores: Sequence[Score]) -> list[Correlation]:
     """EF in and out of distribution against every simulated quantity; seeds are averaged."""
     found = []
     simulated = [q for q in SHOWN if q not in ("energy", "forces")]
-    for domain in ("id", "ood"):
-        errors = _ef(entries, domain)
-        for of in ("id", "ood"):
-            for quantity in simulated:
-                pairs = [
-                    (error, float(np.mean(values)))
-                    for key, error in errors.items()
-                    if (values := _scores_of(scores, key, quantity, of))
-                ]
-                correlation = _correlation(domain, quantity, of, pairs)
-                if correlation is not None:
-                    found.append(correlation)
+    materials = dict.fromkeys(entry.material for entry in entries)
+    for material, domain in product(materials, ("id", "ood")):
+        errors = _ef([e for e in entries if e.material == material], domain)
+        for of, quantity in product(("id", "ood"), simulated):
+            pairs = [
+                (error, float(np.mean(values)))
+                for label, error in errors.items()
+                if (values := _scores_of(scores, (label, material), quantity, of))
+            ]
+            correlation = _correlation(material, domain, quantity, of, pairs)
+            if correlation is not None:
+                found.append(correlation)
     return found
 
 
-def _ef(entries: Sequence[Entry], domain: str) -> dict[tuple[str, str], float]:
-    """log10 of EF by model and material, mean over splits and seeds; trained models only."""
-    found: dict[tuple[str, str], list[float]] = {}
+def _ef(entries: Sequence[Entry], domain: str) -> dict[str, float]:
+    """log10 of EF by model, mean over splits and seeds; trained models only."""
+    found: dict[str, list[float]] = {}
     for entry in baselines(entries):
         for result in entry.of("errors") if entry.trained else []:
             inside = result.split == "test" if domain == "id" else result.split.startswith("ood")
             value = result.value("ef")
             if inside and value:
-                found.setdefault((entry.label, entry.material), []).append(float(np.log10(value)))
+                found.setdefault(entry.label, []).append(float(np.log10(value)))
     return {key: float(np.mean(values)) for key, values in found.items()}
 
 
@@ -179,7 +198,7 @@ def _scores_of(
 
 
 def _correlation(
-    domain: str, quantity: str, of: str, pairs: Sequence[tuple[float, float]]
+    material: str, domain: str, quantity: str, of: str, pairs: Sequence[tuple[float, float]]
 ) -> Correlation | None:
     """None where there are too few points, or all are alike."""
     points = np.array(pairs)
@@ -187,12 +206,13 @@ def _correlation(
         return None
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(pairs), size=(RESAMPLES, len(pairs)))
-    samples = points[drawn]
     values = []
     for prepare in (np.asarray, rankdata_of):
-        low, high = interval_95(pearson(prepare(samples)))
+        samples = pearson(prepare(points[drawn]))
+        low, high = interval_95(samples)
         values.append((float(pearson(prepare(points[None]))[0]), low, high))
-    return Correlation(domain, quantity, of, values[0], values[1], len(pairs))
+    pearsons, spearmans = values
+    return Correlation(material, domain, quantity, of, pearsons, spearmans, len(pairs), samples)
 
 
 def rankdata_of(points: np.ndarray) -> np.ndarray:

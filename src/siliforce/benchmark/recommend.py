@@ -10,6 +10,7 @@ import numpy as np
 from siliforce.benchmark.collect import Entry
 from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.ranking import standings
+from siliforce.benchmark.studies import FOREIGN_TIME
 from siliforce.errors import DataError
 from siliforce.indicators.base import Result
 from siliforce.training.options import show_seconds
@@ -139,11 +140,16 @@ def _stability(
         reasons.append(f"tested to {hottest:g} K only, not at {needs.temperature:g} K")
     failed = [r for r in relevant if r.failure]
     tested = sum(r.value("survived") or 0.0 for r in relevant)
+    several = len(relevant) > 1
     if failed:
         why = failed[0].failure.partition(":")[0]
-        against.append(f"{len(failed)} of {len(relevant)} runs as hot as this failed ({why})")
+        which = f"{len(failed)} of {len(relevant)} runs" if several else "the one run"
+        against.append(f"{which} as hot as this failed ({why})")
     else:
-        reasons.append(f"all {len(relevant)} runs as hot as this held, {tested:.3g} ps together")
+        which, together = (
+            (f"all {len(relevant)} runs", " together") if several else ("the one run", "")
+        )
+        reasons.append(f"{which} as hot as this held, {tested:.3g} ps{together}")
         if needs.time * 1e3 > 100 * tested:
             reasons.append(f"which says little about {needs.time:g} ns: watch the run")
 
@@ -162,7 +168,9 @@ def _time(
         return None
     rate = float(np.mean(rates))
     seconds = 1e-6 * rate * needs.atoms * needs.steps
-    text = f"{rate:.3g} µs/atom/step: {_long(seconds)} for {needs.time:g} ns on the tested machine"
+    kind = "" if all(entry.trained for entry in entries) else f" ({FOREIGN_TIME})"
+    text = f"{rate:.3g} µs/atom/step{kind}: {_long(seconds)} for {needs.time:g} ns"
+    text += " on the tested machine"
     (against if seconds > TOO_LONG else reasons).append(text)
     return seconds
 
@@ -173,12 +181,15 @@ def _long(seconds: float) -> str:
 
 
 def _memory(entries: Sequence[Entry], needs: Needs, against: list[str], reasons: list[str]) -> None:
-    """Memory grows with the atoms, beyond what the process takes anyway."""
+    """Memory grows with the atoms, beyond what the process takes anyway.
+
+    That of a calculator is not known: it works in a process of its own.
+    """
     if needs.memory is None:
         return
     sizes = []
     for entry in entries:
-        for result in entry.of("speed"):
+        for result in entry.of("speed") if entry.trained else []:
             peak, atoms = result.value("peak_memory"), result.provenance.get("n_atoms")
             if peak is not None and atoms:
                 sizes.append(FIXED_GIB + peak * needs.atoms / atoms)

@@ -4,7 +4,7 @@
 of the reference itself: nothing can be told apart below it. The *baseline* is what a featureless
 answer gets: an ideal gas for g(r), sin θ for angles, the best constant per composition for
 energies, no forces at all, a flat energy curve. Both follow from the reference alone, before any
-model is scored. A failed run scores 0.
+model is scored. A failed run scores 0; replicas are scored one by one.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Score:
         domain: `id` or `ood`.
         error: value of the metric; None if there is none.
         score: None if the quantity does not apply to this model.
-        note: why there is no error: a failure, or not applicable.
+        note: why there is no error, or none of some replicas: a failure, or not applicable.
     """
 
     label: str
@@ -221,15 +221,11 @@ def scores(entry: Entry, fixed: Sequence[Anchor]) -> list[Score]:
     found = []
     for anchor in fixed:
         matching = [r for r in entry.of(anchor.indicator) if r.split == anchor.split]
-        error, score, note = None, None, ""
-        failure = next((r.failure for r in matching if r.failure), "")
-        failure = failure or entry.failures.get(anchor.kind) or entry.failures.get("train", "")
-        if matching and not failure:
-            error = _error(matching, anchor, entry.trained)
-            score = None if error is None else anchor.score(error)
-            note = "" if error is not None else "not applicable"
-        elif failure:
-            score, note = 0.0, f"failed: {failure}"
+        lost = entry.failures.get(anchor.kind) or entry.failures.get("train", "")
+        if matching:
+            error, score, note = _of_replicas(matching, anchor, entry.trained)
+        elif lost:
+            error, score, note = None, 0.0, f"failed: {lost}"
         else:
             continue
         found.append(
@@ -241,10 +237,22 @@ def scores(entry: Entry, fixed: Sequence[Anchor]) -> list[Score]:
     return found
 
 
-def _error(results: Sequence[Result], anchor: Anchor, trained: bool) -> float | None:
-    """Mean over replicas. Foreign potentials have another energy zero: a constant is removed."""
+def _of_replicas(
+    results: Sequence[Result], anchor: Anchor, trained: bool
+) -> tuple[float | None, float | None, str]:
+    """Error, score and note: means over replicas, of which failed ones score 0.
+
+    Foreign potentials have another energy zero: a constant is removed.
+    """
     metric = anchor.metric
     if metric == "energy_rmse" and not trained:
         metric = "energy_rmse_shifted"
-    values = [v for r in results if (v := r.value(metric)) is not None]
-    return float(np.mean(values)) if values else None
+    failures = [r.failure for r in results if r.failure]
+    errors = [v for r in results if not r.failure and (v := r.value(metric)) is not None]
+    values = [anchor.score(error) for error in errors] + [0.0] * len(failures)
+    if not values:
+        return None, None, "not applicable"
+    note = f"failed: {failures[0]}" if failures else ""
+    if errors and failures:
+        note = f"{len(failures)} of {len(values)} {note}"
+    return float(np.mean(errors)) if errors else None, float(np.mean(values)), note

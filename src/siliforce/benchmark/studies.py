@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.graph import BASELINE
 
 Reading = Callable[[Entry], float | None]
+FOREIGN_TIME = "neighbour search included"
+"""What the time of a calculator from outside holds that the time of a trained model does not."""
 
 
 def ef(split: str) -> Reading:
@@ -52,23 +55,24 @@ def points_of(
     return {key: over_seeds(found) for key, found in values.items()}
 
 
-def baseline_of(found: Findings, label: str, material: str, reading: Reading) -> float | None:
-    """Mean reading of a model's baseline over seeds."""
-    mine = found.of(label, material)
-    values = [v for e in mine if e.study == BASELINE and (v := reading(e)) is not None]
-    return float(np.mean(values)) if values else None
+@dataclass(frozen=True)
+class Width:
+    """A trained model of some width: its time (µs per atom) and its EF on test frames."""
+
+    label: str
+    width: str
+    time: Estimate
+    error: Estimate
 
 
-def widths(found: Findings, material: str) -> list[tuple[str, str, float, float]]:
-    """Model, width, time and EF on test frames; width 1 alone where no study was made."""
+def widths(found: Findings, material: str) -> list[Width]:
+    """Trained models at all widths; at width 1 alone where no study was made."""
     points = []
-    for label in found.labels:
+    for label in found.trained:
         times = points_of(found, label, material, "width", speed)
         errors = points_of(found, label, material, "width", ef("test"))
-        points += [(label, w, times[w].mean, errors[w].mean) for w in times if w in errors]
         if not times:
-            time = baseline_of(found, label, material, speed)
-            error = baseline_of(found, label, material, ef("test"))
-            if time is not None and error is not None:
-                points.append((label, "1", time, error))
+            times = points_of(found, label, material, BASELINE, speed)
+            errors = points_of(found, label, material, BASELINE, ef("test"))
+        points += [Width(label, w or "1", times[w], errors[w]) for w in times if w in errors]
     return points

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -193,6 +194,13 @@ def _eos(shop: Workshop, task: Task, key: str) -> Finished:
 
 
 def _speed(shop: Workshop, task: Task, key: str) -> Finished:
+    result = _timed(shop, task)
+    # Other workers may be busy: what else ran stays with the result.
+    result.provenance["load_average"] = os.getloadavg()[0]
+    return Finished(kind="speed", results=[result])
+
+
+def _timed(shop: Workshop, task: Task) -> Result:
     atoms = speed_structure(shop.material(task.variant.material))
     source = shop.source(task)
     if isinstance(source, Potential):
@@ -204,10 +212,13 @@ def _speed(shop: Workshop, task: Task, key: str) -> Finished:
         # The process has done other jobs: what counts is what this one adds.
         own.value = memory.peak() / 2**30
         own.note = "beyond what the process had before"
-        return Finished(kind="speed", results=[result])
+        return result
     moved = atoms.copy()
     moved.rattle(0.01)  # a calculator answers the same frame from memory: two in turn are asked
-    return Finished(kind="speed", results=[speed_of_set(source, [atoms, moved], passes=3)])
+    result = speed_of_set(source, [atoms, moved], passes=3)
+    # An engine works in a process of its own, whose memory this one does not see.
+    result.metrics = [m for m in result.metrics if m.name != "peak_memory"]
+    return result
 
 
 def _md(shop: Workshop, task: Task, key: str) -> Finished:

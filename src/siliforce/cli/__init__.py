@@ -46,7 +46,7 @@ app.add_typer(reference.app, name="reference")
 
 def main() -> None:
     """Entry point: what input caused is said in one line, not in a traceback."""
-    # Read when torch is imported. Threads that wait for each other sleep and leave the core to others.
+    # Read when torch is imported: threads that wait for each other sleep, others may use the core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     warnings.formatwarning = lambda message, *_args, **_kw: f"warning: {message}\n"
     try:

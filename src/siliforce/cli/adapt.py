@@ -11,8 +11,22 @@ from siliforce.cli.options import Json, Set, show, show_json
 
 Frames = Optional[list[Path]]
 
+OF_STUDIES = ("frames", "draws", "workers")
+OF_ACTIVE = ("members", "method", "below")
+USELESS = {
+    "one adaptation": (*OF_STUDIES, *OF_ACTIVE),
+    "--study": (*OF_ACTIVE, "control", "restart"),
+    "--active": ("replay", "source_test", "control", "restart"),
+    "--family": (
+        *OF_STUDIES, *OF_ACTIVE, "study", "active", "data", "policy", "replay", "test",
+        "source_test", "control", "restart",
+    ),
+}  # fmt: skip
+"""Options that mean nothing to what is asked for."""
+
 
 def adapt(
+    context: typer.Context,
     source: Annotated[
         Optional[Path], typer.Argument(help="Potential to start from, or configuration (.yaml).")
     ] = None,
@@ -20,7 +34,10 @@ def adapt(
     out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder.")] = None,
     policy: Annotated[
         Optional[list[str]],
-        typer.Option(help="What is trained: all, last, readout, species, first_last, low_rank."),
+        typer.Option(
+            help="What is trained: all, last, readout, species, first_last, low_rank, or a name in "
+            "adapt.policies."
+        ),
     ] = None,
     replay: Annotated[Frames, typer.Option(help="Frames of the source to mix in.")] = None,
     test: Annotated[Frames, typer.Option(help="Target frames for the test; else a fifth.")] = None,
@@ -60,10 +77,16 @@ def adapt(
     from siliforce.config import load_config
     from siliforce.errors import ConfigError
 
+    if active and not study and family is None:
+        raise ConfigError("--active is a kind of --study: give both, or see siliforce choose")
+    kind = "--active" if active else "--study" if study else "one adaptation"
+    _refuse(context, "--family" if family is not None else kind)
     values = {"train": {"max_time": max_time, "epochs": epochs, "device": device}}
     given = source if source is not None and source.suffix in (".yaml", ".yml") else None
     config = load_config(given, changes or [], values)
     if family is not None:
+        if given is None and source is not None:
+            raise ConfigError(f"--family names source and frames: leave {source} out")
         _family(family, out, config, as_json)
         return
     frames_given: Any = [str(p) for p in data or []] or config.data
@@ -90,13 +113,24 @@ def adapt(
             choices = {"members": members, "method": method, "frames": counts, "draws": draws}
             _active(source, data, out, policies, below, choices, workers, common, as_json)
             return
-        _study(source, data, out, policies, counts, draws, workers, control, common, as_json)
+        _study(source, data, out, policies, counts, draws, workers, common, as_json)
         return
-    if active:
-        raise ConfigError("--active is a kind of --study: give both, or see siliforce choose")
     if len(policies) > 1:
         raise ConfigError("one adaptation has one --policy; --study compares several")
     _compare(source, frames_given, out, policies, control, restart, common, as_json)
+
+
+def _refuse(context: typer.Context, kind: str) -> None:
+    """What was given and would be passed over is a mistake."""
+    from siliforce.errors import ConfigError
+
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name)
+        if name in USELESS[kind] and given is not None and given.name == "COMMANDLINE":
+            said = "FRAMES" if name == "data" else (*parameter.opts, *parameter.secondary_opts)[-1]
+            where = "; the family file says it" if kind == "--family" else ""
+            raise ConfigError(f"{said} means nothing to {kind}: leave it out{where}")
 
 
 def _compare(
@@ -127,6 +161,8 @@ def _compare(
         show_json(found.result.model_dump(mode="json"))
         return
     show(result_table(found.result))
+    if found.sentence:
+        typer.echo(found.sentence)
     if found.alarm:
         typer.secho(f"WARNING: {found.alarm}", fg=typer.colors.RED, err=True)
     typer.echo(f"next: siliforce report {folder}")
@@ -140,15 +176,11 @@ def _study(
     counts: list[int],
     draws: int,
     workers: int,
-    control: bool,
     common: dict[str, Any],
     as_json: bool,
 ) -> None:
-    from siliforce.errors import ConfigError
     from siliforce.transfer.study import study
 
-    if not control:
-        raise ConfigError("--study compares with the control: leave --no-control out")
     folder = out or Path("runs") / f"{data[0].name.split('.')[0]}-study"
     found = study(
         source,
@@ -190,8 +222,6 @@ def _active(
     from siliforce.active.study import DEFAULT_POLICY, study
     from siliforce.errors import ConfigError
 
-    if common["replay"] or common["source_test"]:
-        raise ConfigError("--active takes neither --replay nor --source-test")
     if len(policies) > 1:
         raise ConfigError("--active compares selections: name one --policy")
     folder = out or Path("runs") / f"{data[0].name.split('.')[0]}-active"
@@ -219,6 +249,8 @@ def _family(path: Path, out: Path | None, config: Any, as_json: bool) -> None:
         show_json(found.model_dump(mode="json"))
         return
     show(result_table(found))
+    for name in found.provenance["failed"]:
+        typer.secho(f"failed: {name}", fg=typer.colors.RED, err=True)
     typer.echo(f"next: siliforce report {folder}")
 
 

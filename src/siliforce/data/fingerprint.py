@@ -119,6 +119,13 @@ class Confirm:
         return found
 
 
+def copied(first: Dataset, second: Dataset) -> list[tuple[int, int]]:
+    """Pairs (row of the first, row of the second) of frames that are copies of each other."""
+    elements = tuple(sorted({*first.elements, *second.elements}))
+    candidates = fingerprints(first, elements).copies(fingerprints(second, elements))
+    return Confirm(first, second, elements).copies(candidates)
+
+
 def _one(dataset: Dataset, index: int, elements: tuple[int, ...]) -> np.ndarray:
     """(n_elements^2 * n_bins * 2,), of length 1 (0 where no atom has a neighbour)."""
     kind, per_atom = _environments(dataset, index, elements)

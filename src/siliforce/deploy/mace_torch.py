@@ -162,6 +162,19 @@ def read_config(model: Layer, n_species: int) -> MACEConfig:
     contractions = each(products[0].parts["symmetric_contractions"], "contractions")
     n = model.parts["node_embedding"].parts["linear"].parameters["weight"].numel() // n_species
     hidden = len(contractions) - 1
+    orders = {
+        len(part.parts["weights"].parameters) + 1
+        for product in products
+        for part in each(product.parts["symmetric_contractions"], "contractions")
+    }
+    if len(orders) > 1:
+        raise ModelFileError(f"products of several orders ({sorted(orders)}); only one works")
+    natural = written((n, d, (-1) ** d) for d in range(hidden + 1))
+    if irreps(layers[0], "hidden_irreps") != natural:
+        raise ModelFileError(
+            f"{layers[0].name}.hidden_irreps is {irreps(layers[0], 'hidden_irreps')}; siliforce's "
+            f"MACE would have {natural}"
+        )
     radial = model.parts["radial_embedding"].parts
     last = each(model, "readouts")[-1]
     config = MACEConfig(
@@ -169,7 +182,7 @@ def read_config(model: Layer, n_species: int) -> MACEConfig:
         n_channels=n,
         hidden_l_max=hidden,
         l_max=irreps(layers[0], "edge_attrs_irreps").count("+"),
-        correlation=len(contractions[0].parts["weights"].parameters) + 1,
+        correlation=orders.pop(),
         n_layers=len(layers),
         n_radial=radial["bessel_fn"].buffers["bessel_weights"].numel(),
         envelope=int(radial["cutoff_fn"].buffers["p"]),
@@ -221,6 +234,11 @@ def silu_gain(model: Layer) -> float:
         ModelFileError: another activation, or several constants.
     """
     found = [layer.attributes for layer in model.walk() if layer.kind == "normalize2mom"]
+    gate = each(model, "readouts")[-1].parts["non_linearity"]
+    if all(layer.kind != "normalize2mom" for layer in gate.walk()):
+        raise ModelFileError(
+            f"{gate.name} has no activation (gate: None); only silu can be imported"
+        )
     names = {path_of(a["f"]) for a in found}
     if names != {"torch.nn.functional.silu"}:
         raise ModelFileError(f"activations {', '.join(sorted(names))}; only silu can be imported")

@@ -75,6 +75,7 @@ class Slab(BaseModel):
     miller: tuple[int, int, int]
     layers: int = 1
     vacuum: float = 6.0
+    repeat: tuple[int, int] = (1, 1)
 
 
 class Start(BaseModel):
@@ -164,7 +165,7 @@ class Start(BaseModel):
             tensor = rng.uniform(-self.shear, self.shear, (3, 3))
             atoms = strained(atoms, (tensor + tensor.T) / 2)
         if self.slab:
-            atoms = slab(atoms, self.slab.miller, self.slab.layers, self.slab.vacuum)
+            atoms = slab(atoms, **self.slab.model_dump())
         if self.wire is not None:
             atoms = wire(atoms, self.wire)
         if self.cluster is not None:

@@ -83,6 +83,7 @@ class EngineCalculator(Calculator):
     def __init__(self, engine: Engine, safer: bool = False) -> None:
         super().__init__()
         self.engine, self.safer, self.version = engine, safer, ""
+        self.parameters = {**engine.identity(), "safer": safer}
 
     def calculate(
         self,

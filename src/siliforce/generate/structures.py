@@ -79,11 +79,29 @@ def with_interstitial(atoms: Atoms, element: str, rng: np.random.Generator) -> A
     return atoms + Atoms(element, positions=[places[best]])
 
 
-def slab(atoms: Atoms, miller: tuple[int, int, int], layers: int = 2, vacuum: float = 6.0) -> Atoms:
-    """Surface: `layers` repeats of the cell along the normal, `vacuum` [Å] on either side."""
-    out = surface(atoms, miller, layers, vacuum=vacuum)
-    out.pbc = True
-    return out
+def slab(
+    atoms: Atoms,
+    miller: tuple[int, int, int],
+    layers: int = 2,
+    vacuum: float = 6.0,
+    repeat: tuple[int, int] = (1, 1),
+) -> Atoms:
+    """Surface, cut where planes of atoms are farthest apart, so that the fewest bonds break.
+
+    Args:
+        layers: repeats of the cell along the normal.
+        vacuum: on either side [Å].
+        repeat: of the surface cell in its plane.
+    """
+    out = surface(atoms, miller, layers, periodic=True)
+    height = np.sort(out.get_scaled_positions()[:, 2])
+    gaps = np.diff(height, append=height[0] + 1)
+    lowest = height[(np.argmax(gaps.round(6)) + 1) % len(height)]
+    out.positions -= (lowest - 1e-6) * out.cell[2]
+    out.wrap(eps=0)
+    out.cell[2] = np.cross(out.cell[0], out.cell[1])
+    out.center(vacuum=vacuum, axis=2)
+    return out.repeat((*repeat, 1))
 
 
 def wire(atoms: Atoms, vacuum: float = 6.0) -> Atoms:

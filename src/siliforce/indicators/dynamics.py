@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +10,22 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from siliforce.data.reference import group_name
 from siliforce.indicators.base import Metric, Result, model_name, stamp
-from siliforce.indicators.distributions import find_pairs
+from siliforce.indicators.rdf import radial
 from siliforce.potential import Potential
 from siliforce.simulation.batched import Source, potentials_of, run_batch, run_configs
 from siliforce.simulation.calculator import SiliforceCalculator
 from siliforce.simulation.domain import (
     outside_range,
-    pair_name,
     spread_limit,
     temperature_outside,
 )
-from siliforce.simulation.md import MDConfig, MDRun, Progress
+from siliforce.simulation.md import SHOWN_AS, MDConfig, MDRun, Progress
 from siliforce.simulation.neighbors import SkinList
-from siliforce.units import EV_PER_A3_IN_GPA
 
-RDF_CUTOFF, RDF_BIN = 6.0, 0.05
-
-AVERAGED = {
-    "pressure": ("GPa", EV_PER_A3_IN_GPA),
-    "volume": ("Å³", 1.0),
-    **dict.fromkeys("abc", ("Å", 1.0)),
-}
-"""Columns of the log whose mean is a metric, where they are there: unit and factor."""
+AVERAGED = ("pressure", "volume", "a", "b", "c")
+"""Columns of the log whose mean is a metric, where they are there."""
 SHOWN = (*AVERAGED, "spread", "novelty")
 """Columns that are drawn, where they are there."""
 
@@ -158,8 +150,9 @@ def _averages(run: MDRun) -> list[Metric]:
         "temperature_std": (temperature.std(ddof=1) if enough else np.nan, "K"),
         "energy_drift": (run.drift() if enough else np.nan, "meV/atom/ps"),
     }
-    for name, (unit, factor) in AVERAGED.items():
+    for name in AVERAGED:
         if name in run.log:
+            unit, factor = SHOWN_AS[name]
             mean = factor * run.production(name).mean() if enough else np.nan
             values[f"{name}_mean"] = (mean, unit)
     why = str(run.failure) if run.failure else "too short"
@@ -196,7 +189,7 @@ def _curves(run: MDRun) -> dict[str, Any]:
         "drift": (1e3 * conserved / run.n_atoms).tolist(),
         "min_distance": run.log["min_distance"],
         "production_start": run.config.equilibration,
-        "rdf": radial_distribution(run.frames),
+        "rdf": _pair_distribution(run.frames),
         **{name: run.log[name] for name in SHOWN if name in run.log},
     }
 
@@ -216,40 +209,15 @@ def _range_notes(potential: Potential, run: MDRun) -> dict[str, Any]:
     return notes
 
 
-def radial_distribution(
-    frames: Sequence[Atoms], cutoff: float = RDF_CUTOFF, width: float = RDF_BIN
-) -> dict[str, Any]:
-    """g(r) of every pair of elements, averaged over frames of one composition and order.
+def _pair_distribution(frames: Sequence[Atoms]) -> dict[str, Any]:
+    """g(r) of every pair of elements as the indicator has it; `main` is the most frequent's.
 
-    Normalised by the volume of the shell and the number density of the second element, so that an
-    ideal gas gives 1 everywhere; small cells are no obstacle, images count.
-
-    Args:
-        frames: periodic in three directions.
-        cutoff, width: of the histogram, Å.
-
-    Returns:
-        `r` (middle of the bins, Å), `g` by pair `A-B`, and `main`, the pair of the most frequent
-        element; empty without periodic frames.
+    Empty where there are no frames or no periodic ones.
     """
     if not frames or not frames[0].pbc.all():
         return {}
-    edges = np.linspace(0, cutoff, round(cutoff / width) + 1)
-    shells = 4 / 3 * np.pi * np.diff(edges**3)
-    numbers = frames[0].numbers
-    elements = [int(z) for z in np.unique(numbers)]
-    counts = {z: int((numbers == z).sum()) for z in elements}
-    pairs = list(combinations_with_replacement(elements, 2))
-    found = {pair: np.zeros(len(shells)) for pair in pairs}
-    for frame in frames:
-        near = find_pairs(frame, cutoff)
-        for a, b in pairs:
-            own = (numbers[near.center] == a) & (numbers[near.neighbor] == b)
-            histogram = np.histogram(near.lengths[own], edges)[0]
-            # An atom does not count as its own neighbour, its images do.
-            ideal = counts[a] * counts[b] / frame.get_volume() * shells
-            found[a, b] += histogram / ideal / len(frames)
-    middle = 0.5 * (edges[1:] + edges[:-1])
-    most = max(elements, key=lambda z: counts[z])
-    by_pair = {pair_name(*p): g.tolist() for p, g in found.items()}
-    return {"r": middle.tolist(), "g": by_pair, "main": pair_name(most, most)}
+    found = radial(frames)
+    elements, counts = np.unique(frames[0].numbers, return_counts=True)
+    most = int(elements[counts.argmax()])
+    means = {pair: g.mean(axis=0).tolist() for pair, g in found.values.items()}
+    return {"r": found.x.tolist(), "g": means, "main": group_name([most, most])}

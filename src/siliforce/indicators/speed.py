@@ -148,7 +148,8 @@ def _graph(potential: Potential, atoms: Atoms) -> Graph:
 
 
 def _call(potential: Potential, graph: Graph) -> None:
-    potential(graph, forces=True)
+    with torch.no_grad():  # as in dynamics; else a direct model's answer would keep its graph
+        potential(graph, forces=True)
     if potential.device.type == "cuda":
         torch.cuda.synchronize(potential.device)
 

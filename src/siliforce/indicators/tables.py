@@ -35,6 +35,9 @@ HEADLINES = (
 )
 """What tables show of the indicators that are held against a reference; files have the rest."""
 
+OF_RUNS = ("survived", "temperature_mean", "energy_drift", "pressure_mean", "volume_mean")
+"""What a terminal of 80 columns shows of replicas; the rest is in their files."""
+
 
 def errors_table(results: Sequence[Result]) -> Group:
     """One line per set."""
@@ -96,19 +99,21 @@ def result_table(result: Result) -> Group:
     table.add_column("note")
     for metric in result.metrics:
         table.add_row(
-            f"{metric.name} [{metric.unit}]".replace("[", "\\["), _number(metric), metric.note
+            f"{metric.name} \\[{metric.unit}]" if metric.unit else metric.name,
+            _number(metric),
+            metric.note,
         )
     notes = [Text(f"failed: {result.failure}", style="red")] if result.failure else []
     return Group(table, *notes)
 
 
 def replica_table(results: Sequence[Result]) -> Group:
-    """Several runs of one kind, one line each, without what all lack."""
+    """Several runs of one start, one line each: the metrics of `OF_RUNS` that they have."""
     table = Table(title=f"{results[0].indicator}: {results[0].dataset}", title_justify="left")
-    table.add_column("run")
-    metrics = results[0].metrics
+    table.add_column("run", overflow="fold")
+    metrics = [m for name in OF_RUNS if (m := results[0].metric(name))]
     for metric in metrics:
-        table.add_column(f"{metric.name}\n{metric.unit}", justify="right")
+        table.add_column(f"{metric.name.replace('_', chr(10), 1)}\n{metric.unit}", justify="right")
     for result in results:
         table.add_row(result.split, *(_number(result.metric(m.name)) for m in metrics))
     failed = [f"failed: {r.split}: {r.failure}" for r in results if r.failure]

@@ -38,7 +38,7 @@ def density_of_states(
     Args:
         frames: with velocities, of one trajectory, equally spaced in time.
         interval: between two frames, fs.
-        resolution: THz; shorter windows give less noise and less resolution. An eighth of the
+        resolution: THz; shorter windows give less noise and less resolution. A quarter of the
             trajectory per window if not given.
 
     Returns:

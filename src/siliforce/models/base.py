@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from siliforce.errors import ConfigError
 from siliforce.graph import Graph, Topology
 from siliforce.nn.species_table import SpeciesTable
 
@@ -90,6 +91,11 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         if config.max_neighbors is not None:
+            if self.needs.reverse_edges:
+                raise ConfigError(
+                    f"{self.title} needs the reverse of every edge, of which max_neighbors "
+                    f"({config.max_neighbors}) may cut either; leave it out (no --paper-graph)"
+                )
             self.needs = replace(self.needs, max_neighbors=config.max_neighbors)
         self.n_species = n_species
         self.register_buffer("mean_neighbors", torch.tensor(float(mean_neighbors)))

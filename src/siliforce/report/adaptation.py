@@ -116,18 +116,23 @@ def equal_table(result: Result) -> Table:
     ]
     rows = []
     for row in result.tables.get("equal", []):
-        bound = f"{row['bound']} " if row["bound"] else ""
+        bound = f"{row['bound']} " if row.get("bound") else ""
         rows.append(
             [
                 Cell(row["policy"], row["policy"]),
                 Cell(shown(row["n"]), row["n"]),
                 Cell(shown(row["error"]), row["error"]),
                 Cell(shown(row["control"]), row["control"]),
-                Cell(f"{bound}{shown(row['needed'], 2)}", row["needed"]),
-                Cell(f"{bound}{shown(row['ratio'], 2)}×", row["ratio"]),
+                Cell(f"{bound}{shown(row.get('needed'), 2)}", row.get("needed")),
+                Cell(row.get("text", "–"), row.get("ratio")),
             ]
         )
-    return Table(columns, rows, "> : scratch never came down to that error with the frames tried.")
+    return Table(
+        columns,
+        rows,
+        "> : scratch never came down to that error with the frames tried, < : it was below with "
+        "the fewest. Intervals: 95 % over the draws; an end with a sign is only a bound.",
+    )
 
 
 def policy_table(result: Result) -> Table:
@@ -168,14 +173,15 @@ def family_part(result: Result) -> dict[str, list[Any]]:
     """The catalogue, its cost, and which members should not be used."""
     facts = result.provenance
     n, frames = facts["n_compositions"], facts["source_frames"]
-    answer = [f"{n} compositions from one source of {shown(frames)} DFT frames."]
-    for name, words in (
-        ("R_measured", "Measured over the family"),
-        ("R_formula", "By the formula N_SL / N_TL"),
-    ):
-        metric = result.metric(name)
-        if metric is not None:
-            answer.append(f"{words}, R = {shown(metric.value)}: {metric.note}.")
+    answer = [
+        f"{n} composition{'s' if n != 1 else ''} from one source of {shown(frames)} DFT frames."
+    ]
+    measured, formula = result.metric("R_measured"), result.metric("R_formula")
+    if measured is not None:
+        answer.append(f"Measured over the family, R = {measured.note}.")
+    if formula is not None:
+        note = f"{shown(formula.value)}: {formula.note}"
+        answer.append(f"By the formula N_SL / N_TL, R = {note}.")
     answer += [f"Warning: {text}." for text in facts.get("alarms", [])]
     answer += [f"Failed: {name}; see jobs/failed." for name in facts.get("failed", [])]
     rows = result.tables.get("catalogue", [])
@@ -210,7 +216,7 @@ def family_figure(rows: Sequence[dict[str, Any]]) -> Figure:
 
 def catalogue_table(rows: Sequence[dict[str, Any]]) -> Table:
     """One line per composition."""
-    studied = any(row.get("saved") for row in rows)
+    studied = any(row.get("at_equal_error") for row in rows)
     columns = [
         ("composition", ""),
         ("concentration", "%"),
@@ -237,10 +243,8 @@ def _catalogue_row(row: dict[str, Any], studied: bool) -> list[Cell]:
     for name in ("scratch_energy_rmse", "scratch_forces_rmse"):
         cells.append(Cell(shown(row.get(name)), row.get(name)))
     if studied:
-        saved, bound = row.get("saved"), row.get("bound") or ""
-        text = "–" if saved is None else f"{bound} {shown(saved, 2)}×".strip()
-        between = interval(row.get("saved_low"), row.get("saved_high"), 2)
-        cells.append(Cell(text, saved, f"95 %: {between}" if between else ""))
+        saved = row.get("at_equal_error")
+        cells.append(Cell(saved["text"] if saved else "–"))
     return [
         *cells,
         Cell(duration(row["seconds"]), row["seconds"]),

@@ -17,14 +17,15 @@ def pareto(found: Findings, material: str) -> Figure | None:
     points = widths(found, material)
     if not points:
         return None
-    front = pareto_front([(x, y) for _, _, x, y in points])
+    places = [(p.time.mean, p.error.mean) for p in points]
+    front = pareto_front(places)
     series = []
-    for label in dict.fromkeys(p[0] for p in points):
-        own = sorted((x, y) for name, _, x, y in points if name == label)
+    for label in dict.fromkeys(p.label for p in points):
+        own = sorted(xy for p, xy in zip(points, places, strict=True) if p.label == label)
         x, y = np.array(own).T
         series.append(Series(label, x, y, style_of(found, label), "both"))
-    best = sorted((p for p, on in zip(points, front, strict=True) if on), key=lambda p: p[2])
-    names = ", ".join(f"{label} ×{width}" for label, width, _, _ in best)
+    best = sorted((p for p, on in zip(points, front, strict=True) if on), key=lambda p: p.time.mean)
+    names = ", ".join(f"{p.label} ×{p.width}" for p in best)
     title = f"Accuracy against time, {material}"
     svg = chart(
         series, "energy + forces (µs/atom)", "EF on test frames", title, log_x=True, log_y=True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from siliforce.benchmark.findings import Findings
 from siliforce.benchmark.plan import PHASES
 from siliforce.benchmark.ranking import Correlation, mean_scores
 from siliforce.benchmark.scores import SHOWN
-from siliforce.benchmark.studies import ef
+from siliforce.benchmark.studies import FOREIGN_TIME, ef
+from siliforce.hardware import describe_hardware
 from siliforce.report.campaign_figures import DOMAINS, style_of
-from siliforce.report.numbers import interval, shown
+from siliforce.report.numbers import interval, shown, spread
 from siliforce.report.tables import Cell, Table
 
 
@@ -49,7 +50,10 @@ def ranking(found: Findings) -> Table:
                 row.append(estimate(over_seeds(values) if values else None))
         times = [v for e in own if (v := e.value_of("speed", "energy_forces"))]
         sizes = [v for e in own if (v := e.facts.get("n_parameters"))]
-        row.append(estimate(over_seeds(times) if times else None))
+        time = estimate(over_seeds(times) if times else None)
+        if times and not all(e.trained for e in own):
+            time = replace(time, note=FOREIGN_TIME)
+        row.append(time)
         row.append(Cell(shown(sizes[0]), sizes[0]) if sizes else Cell("–"))
         rows.append(row)
     return Table(columns, rows, _remark(found))
@@ -72,9 +76,24 @@ def _remark(found: Findings) -> str:
     seeds = {s.total.n for s in found.standings}
     text = "Score: mean over quantities, domains and materials, each counting the same. "
     if max(seeds, default=0) < 2:
-        return text + "One seed: no intervals, and the order may be chance."
-    remark = "Small numbers: 95 % over seeds (Student). = marks models that cannot be told apart."
-    return text + remark
+        text += "One seed: no intervals, and the order may be chance."
+    else:
+        text += (
+            "Small numbers: 95 % over seeds (Student). = marks models that cannot be told apart."
+        )
+    return text + _how_timed(found)
+
+
+def _how_timed(found: Findings) -> str:
+    """What else ran while models were timed, and whether one machine timed them all."""
+    timed = [r for e in found.ranked for r in e.of("speed")]
+    loads = [v for r in timed if (v := r.provenance.get("load_average")) is not None]
+    text = f" Timed at a load of {spread(min(loads), max(loads), 2)}." if loads else ""
+    machines = {describe_hardware(r.hardware) for r in timed if r.hardware}
+    if len(machines) > 1:
+        text += f" Times are of {len(machines)} machines and not comparable: "
+        text += "; ".join(sorted(machines)) + "."
+    return text
 
 
 def estimate(found: Estimate | None, most: float = np.inf, digits: int = 3) -> Cell:
@@ -139,15 +158,17 @@ def _heat_cell(
         for s in found.scores
         if (s.label, s.material, s.quantity, s.domain) == (label, material, quantity, name)
     ]
-    failures = [s.note for s in own if s.note.startswith("failed")]
+    failures = [s for s in own if "failed" in s.note]
     if value is None:
         return HeatCell("–", "absent", note=own[0].note if own else "not measured")
-    if failures and len(failures) == len(own):
-        return HeatCell("failed", "failed", note=failures[0])
-    mark = "*" if failures else ""
+    if failures and all(s.note.startswith("failed") for s in own):
+        return HeatCell("failed", "failed", note=failures[0].note)
+    if failures:
+        note = f"{len(failures)} of {len(own)} with failures; {failures[0].split}: "
+        return HeatCell(f"{value.mean:.2f}*", "score", value.mean, note + failures[0].note)
     between = estimate(value, 1.0, 2).note
-    note = f"{len(failures)} of {len(own)} {failures[0]}" if failures else f"95 %: {between}"
-    return HeatCell(f"{value.mean:.2f}{mark}", "score", value.mean, note)
+    note = f"95 %: {between}" if between else "one seed: no interval"
+    return HeatCell(f"{value.mean:.2f}", "score", value.mean, note)
 
 
 def failures(found: Findings) -> list[tuple[str, str]]:
@@ -183,19 +204,20 @@ def correlation_table(found: Findings) -> Table | None:
     if not found.correlations:
         return None
     rows = []
-    known = {(c.quantity, c.of, c.domain): c for c in found.correlations}
-    pairs = dict.fromkeys((c.quantity, c.of) for c in found.correlations)
-    for quantity, of in pairs:
-        row = [Cell(f"{quantity}, {DOMAINS[of][0]}", quantity)]
+    known = {(c.material, c.quantity, c.of, c.domain): c for c in found.correlations}
+    for key in dict.fromkeys(key[:3] for key in known):
+        material, quantity, of = key
+        where = _of(material, found.materials)
+        row = [Cell(f"{quantity}, {DOMAINS[of][0]}{where}", quantity)]
         for name in DOMAINS:
-            match = known.get((quantity, of, name))
+            match = known.get((*key, name))
             row += [_coefficient(match, "pearson"), _coefficient(match, "spearman")]
         rows.append(row)
     columns = [("score of", ""), ("EF(ID)", "Pearson"), ("EF(ID)", "Spearman")]
     columns += [("EF(OOD)", "Pearson"), ("EF(OOD)", "Spearman")]
-    n = found.correlations[0].n
+    n = spread(*(f(c.n for c in found.correlations) for f in (min, max)))
     caption = (
-        f"log EF against score over {n} models and materials: −1 if small errors mean good "
+        f"log EF against score over {n} models of a material: −1 if small errors mean good "
         "simulations, 0 if they say nothing. Small numbers: 95 % over resampled models."
     )
     return Table(columns, rows, caption)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ VOLUME, STIFFNESS = 1.0, 10.0
 WIDE_GAP = 1.5
 """OOD force error over ID force error that is worth a word."""
 GOOD, FAIR = 0.9, 0.7
-"""Scores from which a model is called good and fair."""
+"""Scores from which a model is called good and fair; a structure below fair is wrong."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def verdicts(found: Findings) -> list[ModelVerdict]:
         sentences = [] if standing.rank else ["Not ranked: parts of its measurements are to come."]
         for material in found.materials:
             own = found.of(standing.label, material)
-            parts = [p for p in (*_dynamics(own), *_volumes(own), _gap(own)) if p]
+            likeness = _likeness(found, standing.label, material)
+            parts = [p for p in (*_dynamics(own, likeness), *_volumes(own), _gap(own)) if p]
             broken = dict.fromkeys(r for e in own for r in e.failures.values())
             parts += [f"failed: {reason}" for reason in broken]
             if parts:
@@ -53,61 +54,89 @@ def verdicts(found: Findings) -> list[ModelVerdict]:
     return judged
 
 
-def _dynamics(entries: Sequence[Entry]) -> list[str]:
-    """To what temperature every run reached its end, in and out of distribution."""
+def _likeness(found: Findings, label: str, material: str) -> dict[str, float]:
+    """How like the reference's each start's frames are: mean score of RDF and ADF over seeds."""
+    scores: dict[str, list[float]] = {}
+    for s in found.scores:
+        own = (s.label, s.material) == (label, material) and s.quantity in ("rdf", "adf")
+        if own and s.score is not None:
+            scores.setdefault(s.split, []).append(s.score)
+    return {split: float(np.mean(values)) for split, values in scores.items()}
+
+
+def _dynamics(entries: Sequence[Entry], likeness: Mapping[str, float]) -> list[str]:
+    """To what temperature runs can be used, in and out of distribution."""
     found = []
     for name, where in (("id", ""), ("ood", " out of distribution")):
         runs = [r for e in entries for r in e.of("dynamics") if domain(r.split) == name]
         if runs:
-            found.append(_held(runs, where))
+            found.append(_held(runs, likeness, where))
     if len(found) == 2 and found[1] == found[0] + " out of distribution":
         return [f"{found[0]}, out of distribution too"]
     return found
 
 
-def _held(runs: Sequence[Result], where: str) -> str:
-    """One sentence about runs that belong together."""
-    by_temperature: dict[float, list[bool]] = {}
+def _held(runs: Sequence[Result], likeness: Mapping[str, float], where: str) -> str:
+    """One sentence about runs that belong together: usable if all held and look like DFT's."""
+    by_temperature: dict[float, list[Result]] = {}
     for run in runs:
         temperature = float(run.provenance.get("config", {}).get("temperature", 0.0))
-        by_temperature.setdefault(temperature, []).append(bool(run.failure))
-    held = []
+        by_temperature.setdefault(temperature, []).append(run)
+    held, wrong = [], ""
     for temperature in sorted(by_temperature):
-        if any(by_temperature[temperature]):
+        hotter = [r for t in by_temperature if t >= temperature for r in by_temperature[t]]
+        wrong = _wrong(by_temperature[temperature], hotter, likeness)
+        if wrong:
             break
         held.append(temperature)
-    longest = max((v for r in runs if (v := r.value("planned"))), default=0.0)
-    failed = [r for r in runs if r.failure]
-    hotter = sum(len(by_temperature[t]) for t in by_temperature if t not in held)
-    broken = f"{len(failed)} of {hotter} runs failed"
     if not held:
-        return f"not to be relied on in dynamics{where}: {broken} ({_first(failed[0].failure)})"
-    text = f"usable for NVT to {held[-1]:g} K ({shown(longest, 2)} ps){where}"
-    return text + (f", above that {broken} ({_first(failed[0].failure)})" if failed else "")
+        return f"not to be relied on in dynamics{where}: {wrong}"
+    longest = max((v for r in runs if (v := r.value("planned"))), default=0.0)
+    compared = all(r.split in likeness for t in held for r in by_temperature[t])
+    what = "usable for NVT" if compared else "runs hold, structure not compared,"
+    text = f"{what} to {held[-1]:g} K ({shown(longest, 2)} ps){where}"
+    return text + (f", above that {wrong}" if wrong else "")
 
 
-def _first(failure: str) -> str:
-    return failure.partition(":")[0]
+def _wrong(runs: Sequence[Result], hotter: Sequence[Result], likeness: Mapping[str, float]) -> str:
+    """Why runs of one temperature cannot be used; failures are counted in all that are hotter."""
+    if any(r.failure for r in runs):
+        failed = [r.failure for r in hotter if r.failure]
+        return f"{len(failed)} of {len(hotter)} runs failed ({failed[0].partition(':')[0]})"
+    splits = list(dict.fromkeys(r.split for r in runs))
+    unlike = [s for s in splits if likeness.get(s, 1.0) < FAIR]
+    if not unlike:
+        return ""
+    worst = min(unlike, key=lambda s: likeness[s])
+    told = f"{worst.partition(':')[2]} scores {likeness[worst]:.2f} in RDF and ADF"
+    return f"wrong structure in {len(unlike)} of {len(splits)} starts ({told})"
 
 
 def _volumes(entries: Sequence[Entry]) -> list[str]:
-    """Volume and bulk modulus, where they are off by more than is worth a word."""
+    """Volume and bulk modulus, where a structure's is off by more than is worth a word."""
     found = []
-    for metric, limit, what, more, less in (
-        ("V0_error", VOLUME, "volume", "too large", "too small"),
-        ("B0_error", STIFFNESS, "bulk modulus", "too high", "too low"),
-    ):
-        for name, where in (("id", "in"), ("ood", "out of")):
-            values = [
-                v
-                for e in entries
-                for r in e.of("eos")
-                if domain(r.split) == name and (v := r.value(metric)) is not None
-            ]
-            if values and abs(np.mean(values)) >= limit:
-                mean = float(np.mean(values))
-                size = shown(abs(mean), 2)
-                found.append(f"{what} {size} % {more if mean > 0 else less} {where} distribution")
+    for name, where in (("id", "in distribution"), ("ood", "out of distribution")):
+        curves = [r for e in entries for r in e.of("eos") if domain(r.split) == name]
+        for metric, limit, what, more, less in (
+            ("V0_error", VOLUME, "volume", "too large", "too small"),
+            ("B0_error", STIFFNESS, "bulk modulus", "too high", "too low"),
+        ):
+            by_split: dict[str, list[float]] = {}
+            for r in curves:
+                if (value := r.value(metric)) is not None:
+                    by_split.setdefault(r.split, []).append(value)
+            sizes = {split: float(np.abs(v).mean()) for split, v in by_split.items()}
+            if not sizes or max(sizes.values()) < limit:
+                continue
+            signs = {v > 0 for values in by_split.values() for v in values}
+            way = "off" if len(signs) > 1 else more if signs == {True} else less
+            text = f"{what} {shown(float(np.mean(list(sizes.values()))), 2)} % {way} {where}"
+            worst = max(sizes, key=lambda s: sizes[s])
+            if len(sizes) > 1:
+                text += f" (at most {shown(sizes[worst], 2)} %, {worst.partition(':')[2]})"
+            found.append(text)
+        if failed := [r for r in curves if r.failure]:
+            found.append(f"no equation of state for {len(failed)} of {len(curves)} curves {where}")
     return found
 
 

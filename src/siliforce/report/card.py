@@ -22,7 +22,7 @@ def card_table(header: dict[str, Any], path: Path) -> Table:
     table.add_row("precision", header["dtype"])
     table.add_row("short-range repulsion", "ZBL" if header["repulsion"] else "none")
     for key, value in card.items():
-        if key not in HIDDEN and value not in ("", None, {}, []):
+        if key not in HIDDEN and value not in ("", None, {}, [], 0):
             table.add_row(key.replace("_", " "), _text(value))
     return table
 

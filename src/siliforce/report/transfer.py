@@ -84,7 +84,9 @@ def molecules_page(result: Result) -> str:
         ],
         "notes": [
             "Saved: samples that training from scratch needs for the same error, over the samples "
-            "of transfer; interpolated between measured sizes, never beyond them.",
+            "of transfer; interpolated between measured sizes, never beyond them. Intervals are of "
+            "Student's t over the draws; where such an end is only a bound, it has a sign.",
+            *result.provenance.get("shared_draws", []),
             f"The source's own error on H2O frames it has not seen is {error} meV/atom.",
         ],
     }

@@ -1,8 +1,8 @@
 """A folder that a batch of runs writes as it goes, and from which it goes on after a kill.
 
 `NAME.xyz` and `NAME.csv` of every run grow as frames and log entries come; `state.npz` holds all
-that is needed to continue, replaced in one step. What the growing files hold beyond the last state
-is cut off when the runs are taken up again.
+that is needed to continue, replaced in one step. What the trajectories hold beyond the last state
+is cut off when the runs are taken up again, and the logs are written anew from it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ase.io.extxyz import read_extxyz, write_extxyz
 
 from siliforce.errors import ConfigError, DataError
 from siliforce.files import write_atomic
-from siliforce.simulation.md import Failure, MDRun
+from siliforce.simulation.md import SHOWN_AS, Failure, MDRun
 
 STATE = "state.npz"
 
@@ -65,11 +65,13 @@ class Archive:
         self._append(self.trajectory(run), text.getvalue())
 
     def add_row(self, run: int, row: dict[str, float]) -> None:
-        """Append a line to the log, after the names of the columns if it is the first."""
-        path = self.log(run)
+        """Append a line to the log, after names and units of the columns if it is the first."""
+        path, shown = self.log(run), {name: SHOWN_AS.get(name, ("", 1.0)) for name in row}
         if self._files[str(path)].tell() == 0:
-            self._append(path, ",".join(row) + "\n")
-        self._append(path, ",".join(f"{v:.10g}" for v in row.values()) + "\n")
+            heads = (f"{name} ({unit})" if unit else name for name, (unit, _) in shown.items())
+            self._append(path, ",".join(heads) + "\n")
+        values = (f"{factor * row[name]:.10g}" for name, (_, factor) in shown.items())
+        self._append(path, ",".join(values) + "\n")
 
     def _append(self, path: Path, text: str) -> None:
         file = self._files[str(path)]
@@ -97,7 +99,9 @@ class Archive:
         write_atomic(self.state, buffer.getvalue())
 
     def resume(self, runs: Sequence[MDRun]) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """Bring the runs and the files to the last state; None if there is none.
+        """Bring the runs and the files to the last state; None if there is none to go on from.
+
+        There is none either where a run was ended for what no longer is a failure.
 
         Raises:
             ConfigError: the folder holds other runs.
@@ -115,15 +119,21 @@ class Archive:
         if facts["key"] != self.key:
             raise ConfigError(
                 f"{self.root} holds other runs (another model, start, setting or number of "
-                "replicas); choose another folder, or delete this one"
+                "replicas, or a calculator that states no parameters to know it by); choose "
+                "another folder, or delete this one"
             )
+        failures = [f and Failure(**f) for f in (record["failure"] for record in facts["runs"])]
+        if any(f and not f.holds(run.config) for f, run in zip(failures, runs, strict=True)):
+            return None
         for number, (run, record) in enumerate(zip(runs, facts["runs"], strict=True)):
-            failure = record["failure"]
             run.log, run.wall, run.steps = record["log"], record["wall"], record["steps"]
-            run.failure = None if failure is None else Failure(**failure)
-            for grown in (self.trajectory(number), self.log(number)):
-                self._reopen(grown, facts["ends"][grown.name])
-            run.frames = _read(self.trajectory(number))
+            run.failure = failures[number]
+            frames, log = self.trajectory(number), self.log(number)
+            self._reopen(frames, facts["ends"][frames.name])
+            run.frames = _read(frames)
+            self._files[str(log)] = log.open("w", encoding="utf-8")
+            for values in zip(*run.log.values(), strict=True):
+                self.add_row(number, dict(zip(run.log, values, strict=True)))
         return facts, arrays
 
     def _reopen(self, path: Path, end: int) -> None:

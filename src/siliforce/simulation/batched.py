@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.io.jsonio import MyEncoder
 
 from siliforce.errors import ConfigError
 from siliforce.potential import Potential
@@ -47,7 +49,7 @@ def run_batch(
             run, alike but for temperature, pressure and seed.
         out: folder for a trajectory and a log of each run, written as they come, and the state
             from which the same call goes on after it was interrupted. If all has been done
-            already, it is read.
+            already, it is read. Runs of a calculator without `parameters` never are.
         progress: called at every logged step.
         names: of the files; `run-0` and so on.
         checkpoint_every: s.
@@ -97,6 +99,20 @@ def potentials_of(source: Any) -> list[Potential] | None:
         return list(source)
     members = getattr(source, "potentials", None)
     return list(members) if members else None
+
+
+def identity(calculator: Calculator) -> str:
+    """Class and parameters of a calculator.
+
+    Where it states no parameters, or such that cannot be written down, nobody knows whether two
+    are the same: the answer is another one every time.
+    """
+    kind = f"{type(calculator).__module__}.{type(calculator).__qualname__}"
+    stated = getattr(calculator, "parameters", None) or uuid4().hex
+    try:
+        return json.dumps([kind, stated], sort_keys=True, cls=MyEncoder)
+    except (TypeError, ValueError):
+        return json.dumps([kind, uuid4().hex])
 
 
 def _one_by_one(
@@ -162,7 +178,7 @@ def _key(
         for tensor in member.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     if members is None:
-        digest.update(type(source).__name__.encode())
+        digest.update(identity(source).encode())
     for atoms in starts:
         for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -27,6 +27,7 @@ from siliforce.training.inputs import (
     load_training_data,
 )
 from siliforce.training.options import merged, parse
+from siliforce.training.policy import Policy, get_policy
 from siliforce.training.run import RunResult, default_folder, run_session
 from siliforce.training.session import Restart, Session
 from siliforce.training.settings import TrainConfig
@@ -58,8 +59,8 @@ def adapt(
         source: model file, run folder, or potential (which is not changed).
         data: target frames; one fold of them is held out, for stopping early and choosing the best.
         valid: frames to hold out instead.
-        policy: what is trained, one of `siliforce.training.policy.POLICIES`; the same as
-            `train.policy`.
+        policy: what is trained, one of `siliforce.training.policy.POLICIES` or of
+            `adapt.policies`; instead of `train.policy`.
         replay: frames of the source to mix in; the same as `adapt.replay`.
         config: the section `adapt`.
         train: the section `train`; the rest comes from the source's preset and `adapt_defaults`.
@@ -85,7 +86,11 @@ def adapt(
         replayed = _frames(replay or section.replay)
     name = IN_MEMORY if isinstance(source, Potential) else str(source)
     start = Adapted(potential, name, section, replayed, user.seed)
-    changes = {} if policy is None else {"policy": policy}
+    changes = {}
+    if policy is not None:
+        if user.policy is not None:
+            raise ConfigError(f"policy '{policy}' and train.policy are both given: leave one out")
+        changes["policy"] = get_policy(policy, section.policies)
     user = adapt_defaults(user, len(inputs.train), potential, **changes)
     folder = default_folder(inputs.config["source"], potential.model.name, restart)
     folder = Path(world.share(str(Path(out) if out else folder)))
@@ -94,7 +99,7 @@ def adapt(
 
 
 def adapt_defaults(
-    user: TrainConfig, n_frames: int, potential: Potential | None = None, **policy: str
+    user: TrainConfig, n_frames: int, potential: Potential | None = None, **policy: Policy
 ) -> TrainConfig:
     """What the user left out: a budget of steps, few frames a step, early stopping.
 

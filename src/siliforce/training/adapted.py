@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from pydantic import Field
 
 from siliforce.data import Dataset, DataStats
@@ -23,8 +24,12 @@ from siliforce.training.console import Console
 from siliforce.training.energy_zero import find_energy_zero
 from siliforce.training.inputs import IN_MEMORY, NOT_STATED, TrainingData
 from siliforce.training.options import Options
+from siliforce.training.policy import Policy
 from siliforce.training.settings import TrainConfig
 from siliforce.training.start import ConstantsGraphs, labels_in, make_card
+
+_OF_ELEMENT = re.compile(r"([A-Z][a-z]?)(?:[._-].*)?")
+_SPIN = re.compile(r"nspin[12]")
 
 
 class AdaptConfig(Options):
@@ -47,6 +52,9 @@ class AdaptConfig(Options):
     test: float = Field(
         0.0, ge=0, lt=1, description="part of the target's frames kept for a test, at least one"
     )
+    policies: dict[str, Policy] = Field(
+        default_factory=dict, description="policies of your own by name, for --policy and studies"
+    )
 
 
 class Adapted:
@@ -64,7 +72,7 @@ class Adapted:
     ) -> None:
         self.source, self.section, self.replay, self.seed = source, section, replay, seed
         self.n_target: int | None = None
-        about = section.model_dump(mode="json") | {"source": name}
+        about = section.model_dump(mode="json", exclude={"policies"}) | {"source": name}
         if replay is not None:
             about["replay"] = section.replay or IN_MEMORY
         self._sections = {"adapt": about}
@@ -204,8 +212,28 @@ def fingerprint(potential: Potential) -> str:
 
 
 def stated_difference(source: Card, target: Dataset) -> str:
-    """A sentence where source and target state different levels of theory; else empty."""
+    """A sentence where source and target state different levels of theory; else empty.
+
+    Files and setups of elements that only one of them has are no difference, nor is spin, which
+    follows from the number of electrons.
+    """
     own, other = source.level_of_theory, target.facts.get("level_of_theory") or NOT_STATED
-    if NOT_STATED in (own, other) or own == other:
+    shared = {chemical_symbols[z] for z in {*source.elements} & {*target.elements}}
+    if NOT_STATED in (own, other) or _level(own, shared) == _level(other, shared):
         return ""
     return f"stated levels of theory differ: source '{own}', target '{other}'"
+
+
+def _level(text: str, shared: set[str]) -> list[list[str]]:
+    """Words of a level of theory; of `Si.upf+Ge.upf`, what concerns the shared elements."""
+    words = []
+    for word in text.split():
+        parts = word.split("+")
+        found = [_OF_ELEMENT.fullmatch(part) for part in parts]
+        kinds = [match[1] for match in found if match and match[1] in atomic_numbers]
+        if len(kinds) == len(parts):
+            both = zip(parts, kinds, strict=True)
+            parts = sorted(part for part, kind in both if kind in shared)
+        if not _SPIN.fullmatch(word):
+            words.append(parts)
+    return words

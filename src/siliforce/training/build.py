@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siliforce.errors import ConfigError, DataError
 from siliforce.models import Model, ModelConfig, get_model
@@ -75,7 +75,13 @@ class ModelChoice(BaseModel):
         cls = self.checked().model_class
         config = cls.presets[preset]
         if self.width != 1:
-            config = cls.scaled(config, self.width)
+            try:
+                config = cls.scaled(config, self.width)
+            except ValidationError as error:
+                raise ConfigError(
+                    f"model.width {self.width:g} does not fit {cls.title} '{preset}': "
+                    f"{error.errors()[0]['msg']}; try another factor, 0.25, 0.5 or 2 for one"
+                ) from None
         return parse(cls.Config, {**config.model_dump(), **self.overrides}, "model")
 
     def pins(self, preset: str) -> bool:

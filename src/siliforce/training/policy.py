@@ -52,16 +52,17 @@ POLICIES: dict[str, Policy] = {
 """Policies by name; a configuration may give its own as `train.policy.parts`, `.lr`, `.rank`."""
 
 
-def get_policy(name: str) -> Policy:
-    """A policy by its name.
+def get_policy(name: str, own: Mapping[str, Policy] | None = None) -> Policy:
+    """A policy by its name; those of the configuration (`adapt.policies`) come first.
 
     Raises:
         ConfigError: there is none of that name; the message suggests one.
     """
-    if name not in POLICIES:
-        hint = did_you_mean(name, list(POLICIES))
-        raise ConfigError(f"no policy '{name}'; {hint}there are {', '.join(POLICIES)}")
-    return POLICIES[name]
+    known = {**POLICIES, **(own or {})}
+    if name not in known:
+        hint = did_you_mean(name, list(known))
+        raise ConfigError(f"no policy '{name}'; {hint}there are {', '.join(known)}")
+    return known[name]
 
 
 def rate_factors(model: Model, policy: Policy) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 
 from siliforce.data import DataStats, compute_stats
 from siliforce.errors import ConfigError, TrainingError
-from siliforce.hardware import choose_device, hardware_stamp
+from siliforce.hardware import choose_device, hardware_stamp, peak_memory_gib
 from siliforce.potential import BEST, Potential
 from siliforce.training import checkpoint, record
 from siliforce.training.console import Console
@@ -261,6 +261,10 @@ class Session:
             self._write_run(trainer, plan, run_dir, f"failed: {error}")
             raise
         self._write_run(trainer, plan, run_dir, state.stop_reason)
+        if self.world.is_main and not state.step and state.stop_reason != INTERRUPTED:
+            raise TrainingError(
+                f"{state.stop_reason} before the first step; give train.max_time (--max-time) more"
+            )
         took = time.monotonic() - started
         self.console.say(
             f"{state.stop_reason} after {state.step} steps ({took:.0f} s); "
@@ -295,6 +299,7 @@ class Session:
             "epochs": state.epoch,
             "steps": state.step,
             "wall_s": round(state.elapsed, 2),
+            "peak_memory_gib": peak_memory_gib(self.device),
             "stop_reason": status,
             "best_epoch": state.best_epoch,
             "best_loss": state.best_loss if np.isfinite(state.best_loss) else None,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from siliforce.errors import ConfigError
+from siliforce.transfer.saved import INVERSE, Amount, Bound, Number, Saved
 
 
 def samples_from_scratch(n_compositions: int, per_composition: float) -> float:
@@ -34,25 +35,40 @@ def saving(n_compositions: int, for_source: float, per_target: float) -> float:
     )
 
 
-def measured_saving(
-    for_sources: float, transferred: Sequence[float], scratch: Sequence[float]
-) -> float:
+def measured_saving(for_sources: float, members: Sequence[Saved]) -> Amount | None:
     """R of a family whose members need different numbers of samples.
+
+    The ends of its interval are those of all members at once: rather wide than narrow.
 
     Args:
         for_sources: samples of the source, or of all sources together.
-        transferred: samples that each target was adapted on.
-        scratch: samples that each target would need from nothing for the same error.
+        members: samples of each target with transfer and from nothing, for the same error.
+
+    Returns:
+        R; None if one member is only bounded from above and another from below.
 
     Raises:
-        ConfigError: no targets, or lists of different length.
+        ConfigError: no targets.
     """
-    if not transferred or len(transferred) != len(scratch):
-        raise ConfigError(
-            f"{len(transferred)} targets with transfer and {len(scratch)} from scratch: the saving "
-            "compares the same targets, at least one"
+    if not members:
+        raise ConfigError("the saving of a family needs at least one target")
+    if {">", "<"} <= {m.ratio.value.bound for m in members}:
+        return None
+
+    def ratio(pairs: Sequence[tuple[Number, Number]], leading: Bound) -> Number:
+        scratch, transfer = (
+            for_sources + sum(n.value for n in side) for side in zip(*pairs, strict=True)
         )
-    return (for_sources + sum(scratch)) / (for_sources + sum(transferred))
+        bounds = {(one / other).bound for one, other in pairs}
+        known: tuple[Bound, ...] = (leading, INVERSE[leading], "")
+        return Number(scratch / transfer, next(b for b in known if b in bounds))
+
+    value = ratio([(m.scratch.value, m.transfer.value) for m in members], ">")
+    if any(m.ratio.low is None for m in members):
+        return Amount(value)
+    ends = [(m.scratch, m.transfer) for m in members]
+    low = ratio([(s.low or s.value, t.high or t.value) for s, t in ends], "<")
+    return Amount(value, low, ratio([(s.high or s.value, t.low or t.value) for s, t in ends], ">"))
 
 
 def _check(n_compositions: int) -> None:

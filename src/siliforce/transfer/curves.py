@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
 
-from siliforce.indicators.base import Metric, Result
-from siliforce.transfer.saved import Saved, equivalent_frames, frames_saved
+from siliforce.indicators.base import Result
+from siliforce.transfer.judge import unfinished
+from siliforce.transfer.saved import (
+    Curve,
+    Saved,
+    frames_saved,
+    middle,
+    saved_at,
+    shared_draws,
+)
 
 INDICATOR = "transfer_study"
 MEASURE = "forces_rmse"
@@ -25,7 +34,7 @@ def summary(rows: Rows, facts: dict[str, Any]) -> Result:
         facts: of the study; `policies` in their order.
     """
     scratch, chosen = best_control(rows)
-    series, saved = [], {}
+    series, pairs = [], {}
     for policy in facts["policies"]:
         curve = values(rows, "transfer", policy)
         if not curve:
@@ -33,15 +42,20 @@ def summary(rows: Rows, facts: dict[str, Any]) -> Result:
         series.append(_series(policy, "transfer", curve, _of(rows, "transfer", policy)))
         common = _paired(rows, policy, chosen)
         if common is not None:
-            saved[policy] = (frames_saved(*common), common)
+            pairs[policy] = common
     if scratch:
         series.append(_series("from scratch", "scratch", scratch, []))
-    metrics = [m for policy, (found, _) in saved.items() for m in _metrics(policy, found)]
+    zero = facts.get("zero_forces_rmse")
+    why = {policy: _nothing_learned(*pair, zero) for policy, pair in pairs.items()}
+    saved = {policy: frames_saved(*pair) for policy, pair in pairs.items() if not why[policy]}
     lead = f"{facts['model']}, " if facts.get("model") else ""
+    doubt = _unfinished(rows, chosen)
     sentences = [
-        f"{lead}policy {policy}: {found.sentence()} (at {found.error:.0f} meV/Å)"
-        for policy, (found, _) in saved.items()
+        f"{lead}policy {policy}: {(why[policy] or saved[policy].sentence()) + doubt}"
+        for policy in pairs
     ]
+    sentences += _control_sentences(rows, facts)
+    sentences += shared_draws(sorted({row["n"] for row in rows}), facts.get("n_pool"))
     if facts.get("left_out"):
         left = ", ".join(map(str, facts["left_out"]))
         sentences.append(f"not measured: {left} frames, of which there are not so many")
@@ -50,17 +64,18 @@ def summary(rows: Rows, facts: dict[str, Any]) -> Result:
         model=facts.get("model", ""),
         dataset=facts.get("dataset", ""),
         split="test",
-        metrics=metrics,
+        metrics=[found.metric(f"frames_saved_{policy}") for policy, found in saved.items()],
         curves={"series": series, "measure": MEASURE, "unit": "meV/Å"},
         tables={
-            "equal": [row for policy, (_, pair) in saved.items() for row in _equal(policy, *pair)],
+            "saved": [_facts_of(policy, found) for policy, found in saved.items()],
+            "equal": [row for policy in saved for row in _equal(policy, *pairs[policy], zero)],
             "policies": _policies(rows, facts),
             "trainings": [dict(row) for row in rows],
         },
         provenance=facts
         | {
             "sentences": sentences,
-            "alarm": _alarm({policy: pair for policy, (_, pair) in saved.items()}),
+            "alarm": _alarm(pairs),
             "control_rates": {str(n): rate for n, rate in chosen.items()},
         },
     )
@@ -142,32 +157,71 @@ def _series(name: str, kind: str, curve: Values, rows: list[dict[str, Any]]) -> 
     return found
 
 
-def _metrics(policy: str, saved: Saved) -> list[Metric]:
-    bounds = {"": "", ">": "more than this: ", "<": "less than this: "}
-    return [
-        Metric(
-            name=f"frames_saved_{policy}",
-            value=saved.ratio,
-            unit="",
-            better="higher",
-            low=saved.low,
-            high=saved.high,
-            note=f"{bounds[saved.bound]}at equal force error, {saved.error:.4g} meV/Å",
+def _nothing_learned(transfer: Curve, scratch: Curve, zero: float | None) -> str:
+    """Why no factor is given: one of both is nowhere better than predicting zero forces."""
+    for name, curve in (("from scratch", scratch), ("with transfer", transfer)):
+        best = min(map(middle, curve.values()))
+        if zero is not None and best >= zero:
+            return (
+                f"no number of frames saved is given, since {name} nothing was learned: the force "
+                f"error is {best:.3g} meV/Å at best, that of predicting zero forces {zero:.3g}; "
+                "allow a larger budget"
+            )
+    return ""
+
+
+def _unfinished(rows: Rows, chosen: dict[int, Any]) -> str:
+    """Says of the control that its budget ended too early, to be put after a sentence."""
+    control = [r for r in rows if r["kind"] == "scratch" and r["which"] == chosen.get(r["n"])]
+    early = [row for row in control if unfinished(row)]
+    if not early:
+        return ""
+    counts = ", ".join(str(n) for n in sorted({row["n"] for row in early}))
+    return (
+        f". The control was still improving when its budget ended, in {len(early)} of "
+        f"{len(control)} trainings ({counts} frames): a larger budget may leave less saved"
+    )
+
+
+def _control_sentences(rows: Rows, facts: dict[str, Any]) -> list[str]:
+    """What else speaks against the control."""
+    (scratch, chosen), zero = best_control(rows), facts.get("zero_forces_rmse")
+    sentences = []
+    poor = [str(n) for n, draws in scratch.items() if zero is not None and middle(draws) >= zero]
+    if poor:
+        sentences.append(
+            f"From scratch with {', '.join(poor)} frames the force error is not below that of "
+            f"predicting zero forces, {zero:.3g} meV/Å"
         )
-    ]
+    tried = {
+        n: {r["which"] for r in rows if r["kind"] == "scratch" and r["n"] == n} for n in chosen
+    }
+    if edge := [str(n) for n in chosen if chosen[n] in (max(tried[n]), min(tried[n]))]:
+        sentences.append(
+            f"With {', '.join(edge)} frames the best learning rate of the control is the highest "
+            "or the lowest that was tried: another may be better"
+        )
+    return sentences
 
 
-def _equal(policy: str, transfer: Values, scratch: Values) -> list[dict[str, Any]]:
+def _facts_of(policy: str, saved: Saved) -> dict[str, Any]:
+    """The frames of both, as a family adds them up."""
+    return {"policy": policy, "text": saved.ratio.text(), **asdict(saved)}
+
+
+def _equal(
+    policy: str, transfer: Curve, scratch: Curve, zero: float | None
+) -> list[dict[str, Any]]:
     """For every number of frames with transfer: how many from scratch reach the same error."""
-    counts = list(transfer)
-    mine = [middle_and_band(transfer[n])[0] for n in counts]
-    other = [middle_and_band(scratch[n])[0] for n in counts]
     rows = []
-    for (n, needed, bound), error, control in zip(
-        equivalent_frames(counts, mine, other), mine, other, strict=True
-    ):
-        row = {"policy": policy, "n": n, "error": error, "control": control}
-        rows.append(row | {"needed": needed, "bound": bound, "ratio": needed / n})
+    for n in transfer:
+        found = saved_at(transfer, scratch, n)
+        row = {"policy": policy, "n": n, "error": found.error, "control": middle(scratch[n])}
+        if zero is None or found.error < zero:
+            needed, ratio = found.scratch, found.ratio
+            row |= {"needed": needed.value.value, "bound": needed.value.bound}
+            row |= {"ratio": ratio.value.value, "text": ratio.text()}
+        rows.append(row)
     return rows
 
 
@@ -190,7 +244,7 @@ def _policies(rows: Rows, facts: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _alarm(pairs: dict[str, tuple[Values, Values]]) -> str:
+def _alarm(pairs: Mapping[str, tuple[Curve, Curve]]) -> str:
     """Where transfer is worse than the control, and whether the draws agree on that."""
     lines = []
     for policy, (transfer, scratch) in pairs.items():

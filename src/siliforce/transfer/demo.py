@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from siliforce.hardware import hardware_stamp
 from siliforce.indicators.base import Metric, Result
-from siliforce.transfer.learning_curve import Curve, samples_saved
+from siliforce.transfer.curves import middle_and_band
 from siliforce.transfer.molecules import (
     ADDED,
     CONTROL,
@@ -25,6 +25,7 @@ from siliforce.transfer.molecules import (
     train_source,
     transfer_inputs,
 )
+from siliforce.transfer.saved import Curve, saved_at, shared_draws
 
 INDICATOR = "transfer-molecules"
 CLAIM = (25, 1000)
@@ -76,62 +77,47 @@ def demonstrate(
             "source_energy_rmse": MEV * source.error,
             "seconds": time.monotonic() - started,
             "intervals": f"geometric means and their 95 % intervals over {config.n_draws} draws",
+            "shared_draws": shared_draws(config.sizes, len(pool)),
         },
     )
 
 
-def _metrics(curves: dict[str, Curve]) -> list[Metric]:
+def _metrics(curves: Mapping[str, Curve]) -> list[Metric]:
     """The two numbers of the claim, and the samples saved."""
     few = _nearest(curves[TRANSFER], CLAIM[0])
     many = _nearest(curves[CONTROL], CLAIM[1])
-    saving = samples_saved(curves[TRANSFER], curves[CONTROL], few)
-    saved = Metric(
-        name="samples_saved",
-        value=saving.factor,
-        unit="1",
-        better="higher",
-        low=None if saving.beyond else saving.low,
-        high=None if saving.beyond else saving.high,
-        note=f"{saving.sentence()} at the error of {few} samples",
-    )
-    transferred = _metric("transfer_energy_rmse", curves[TRANSFER], few)
-    return [transferred, _metric("scratch_energy_rmse", curves[CONTROL], many), saved]
+    saved = saved_at(curves[TRANSFER], curves[CONTROL], few).ratio
+    return [
+        _metric("transfer_energy_rmse", curves[TRANSFER], few),
+        _metric("scratch_energy_rmse", curves[CONTROL], many),
+        saved.metric("samples_saved", f"at the error of {few} samples"),
+    ]
 
 
 def _nearest(curve: Curve, size: int) -> int:
     """The size that was measured nearest to one of the claim."""
-    return min(curve.sizes, key=lambda n: abs(n - size))
+    return min(curve, key=lambda n: abs(n - size))
 
 
 def _metric(name: str, curve: Curve, size: int) -> Metric:
-    row = curve.sizes.index(size)
-    low, high = curve.interval()
+    mean, low, high = middle_and_band([MEV * error for error in curve[size]])
     return Metric(
-        name=name,
-        value=MEV * curve.mean()[row],
-        unit="meV/atom",
-        better="lower",
-        low=MEV * low[row],
-        high=MEV * high[row],
+        name=name, value=mean, unit="meV/atom", better="lower", low=low, high=high,
         note=f"{size} samples",
-    )
+    )  # fmt: skip
 
 
-def _saved(curves: dict[str, Curve]) -> list[dict[str, float | str]]:
+def _saved(curves: Mapping[str, Curve]) -> list[dict[str, float | str]]:
     rows: list[dict[str, float | str]] = []
-    for k, size in enumerate(curves[TRANSFER].sizes):
-        saving = samples_saved(curves[TRANSFER], curves[CONTROL], size)
-        errors = {name: MEV * float(curve.mean()[k]) for name, curve in curves.items()}
-        rows.append({"samples": size, **errors, "saved": saving.sentence()})
+    for size in curves[TRANSFER]:
+        saved = saved_at(curves[TRANSFER], curves[CONTROL], size)
+        errors = {name: MEV * middle_and_band(curve[size])[0] for name, curve in curves.items()}
+        rows.append({"samples": size, **errors, "saved": saved.ratio.text()})
     return rows
 
 
 def _shown(curve: Curve) -> dict[str, object]:
-    low, high = curve.interval()
-    return {
-        "samples": list(curve.sizes),
-        "mean": MEV * curve.mean(),
-        "low": MEV * low,
-        "high": MEV * high,
-        "errors": MEV * curve.errors,
-    }
+    bands = [middle_and_band([MEV * error for error in draws]) for draws in curve.values()]
+    mean, low, high = zip(*bands, strict=True)
+    errors = [[MEV * error for error in draws] for draws in curve.values()]
+    return {"samples": list(curve), "mean": mean, "low": low, "high": high, "errors": errors}

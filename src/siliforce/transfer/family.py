@@ -1,7 +1,8 @@
 """`adapt --family`: a catalogue of compositions from one source, grown one at a time.
 
 Each composition is a job of a folder: adapted beside its control, or studied with learning curves,
-in `OUT/NAME/`. Asked for again, only what is new or was killed is trained.
+in `OUT/NAME/`. Asked for again, only what is new or was killed is trained; with other frames or
+settings a composition gets another folder, and the catalogue names the new one.
 
     source: runs/si64
     study: {frames: [5, 10, 20], draws: 3}        # left out: one comparison on all frames
@@ -20,21 +21,28 @@ from typing import Any
 import numpy as np
 import yaml
 from ase.data import atomic_numbers
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from siliforce.data import Dataset, load_dataset
 from siliforce.errors import ConfigError, DataError, TrainingError
+from siliforce.files import write_atomic
 from siliforce.indicators.base import Metric, Result
 from siliforce.jobs import Job, JobFailed, JobFolder, work
 from siliforce.potential import BEST, Potential
+from siliforce.training.adapt import DEFAULT_POLICY
 from siliforce.training.adapted import AdaptConfig, fingerprint
 from siliforce.training.options import Options, parse
+from siliforce.training.policy import get_policy
 from siliforce.training.settings import TrainConfig
 from siliforce.transfer.compare import compare
 from siliforce.transfer.cost import measured_saving, saving
+from siliforce.transfer.saved import Saved
 from siliforce.transfer.study import study
+from siliforce.transfer.trainings import content, same_adapt
 
 INDICATOR = "transfer_family"
+MARK = "family_key"
+"""File in a run folder that names the training: that of another one is left alone."""
 
 
 class Target(Options):
@@ -78,7 +86,7 @@ class StudyOptions(Options):
 
     frames: list[int]
     draws: int = Field(3, ge=1)
-    policies: list[str] = Field(default_factory=lambda: ["all"])
+    policies: list[str] = Field([], description="to compare; left out, that of the model files")
 
 
 class Family(Options):
@@ -89,6 +97,14 @@ class Family(Options):
     policy: str | None = None
     study: StudyOptions | None = None
     targets: list[Target] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _of_the_files(self) -> Family:
+        """Frames saved are those of the policy that the model files have."""
+        own = self.policy or DEFAULT_POLICY
+        if self.study is not None and self.study.policies and own not in self.study.policies:
+            raise ValueError(f"study.policies lacks {own}, the policy of the model files")
+        return self
 
     @field_validator("targets")
     @classmethod
@@ -123,7 +139,10 @@ def load_family(path: str | Path) -> Family:
     targets = [
         t.model_copy(update={"data": here(t.data), "test": here(t.test)}) for t in family.targets
     ]
-    changes = {"source": str(path.parent / family.source), "targets": targets}
+    changes: dict[str, Any] = {"source": str(path.parent / family.source), "targets": targets}
+    if family.study is not None and not family.study.policies:
+        own = {"policies": [family.policy or DEFAULT_POLICY]}
+        changes["study"] = family.study.model_copy(update=own)
     return family.model_copy(update=changes | {"source_test": here(family.source_test)})
 
 
@@ -141,14 +160,21 @@ def work_on_family(
         config, train: sections for every adaptation.
 
     Raises:
+        ConfigError: unknown policies.
         DataError: frames that are not of the composition.
     """
     root, config, train = Path(out), config or AdaptConfig(), train or TrainConfig()
+    if train.policy is not None:
+        raise ConfigError("a family has no train.policy: name one as policy in the family file")
+    for name in filter(None, [family.policy, *(family.study.policies if family.study else [])]):
+        get_policy(name, config.policies)
     source = Potential.load(family.source)
     sets = {target.name: load_dataset(target.data) for target in family.targets}
     shares = {target.name: target.concentration(sets[target.name]) for target in family.targets}
-    settings = [config.model_dump(mode="json"), train.model_dump(mode="json", exclude_unset=True)]
-    jobs = [_job(family, target, sets[target.name], source, settings) for target in family.targets]
+    settings = [same_adapt(config), train.model_dump(mode="json", exclude_unset=True)]
+    of = {target.name: (sets[target.name], source, settings) for target in family.targets}
+    jobs = [_job(family, target, *of[target.name]) for target in family.targets]
+    plain = family.model_copy(update={"study": None})
     folder = JobFolder(root / "jobs", ".json")
 
     def perform(job: Job, scratch: Path, attempt: int) -> bytes:
@@ -156,15 +182,17 @@ def work_on_family(
         if not quiet:
             print(f"{target.name}: {len(sets[target.name])} frames", flush=True)
         try:
-            row = _one(family, target, root / target.name, config, train, quiet)
-        except TrainingError as error:
+            run = _folder(root, target.name, _job(plain, target, *of[target.name]).key)
+            row = _one(family, target, run, root / target.name, config, train, quiet)
+        except (TrainingError, DataError, ConfigError) as error:
             raise JobFailed(str(error)) from error
         return json.dumps(row | {"concentration": shares[target.name]}).encode()
 
     work(folder, lambda: jobs, perform, attempts=1)
     done = folder.done_keys()
     rows = [json.loads(folder.done_path(j.key).read_text()) for j in jobs if j.key in done]
-    failed = [job.payload.name for job in jobs if job.key in folder.failed_keys()]
+    lost = [job for job in jobs if job.key in folder.failed_keys()]
+    failed = [f"{job.payload.name} ({folder.reason(job.key)})" for job in lost]
     result = catalogue(rows, source, failed)
     result.save(root / "results")
     return result
@@ -176,18 +204,31 @@ def _job(
     about = {
         "source": fingerprint(source),
         "frames": frames.hash,
-        "target": target.model_dump(mode="json", exclude={"data"}),
-        "family": family.model_dump(mode="json", include={"policy", "study", "source_test"}),
+        "target": target.model_dump(mode="json", exclude={"data"}) | {"test": content(target.test)},
+        "family": family.model_dump(mode="json", include={"policy", "study"})
+        | {"source_test": content(family.source_test)},
         "settings": settings,
     }
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8)
     return Job(digest.hexdigest(), target.name, target)
 
 
+def _folder(root: Path, name: str, key: str) -> Path:
+    """Run folder of a training: NAME, or NAME-KEY where that holds another one."""
+    for folder in (root / name, root / f"{name}-{key}"):
+        mark = folder / MARK
+        if not folder.exists():
+            write_atomic(mark, key)
+        if mark.is_file() and mark.read_text() == key:
+            break
+    return folder
+
+
 def _one(
     family: Family,
     target: Target,
     out: Path,
+    studied: Path,
     config: AdaptConfig,
     train: TrainConfig,
     quiet: bool,
@@ -211,7 +252,7 @@ def _one(
         }
     row |= {name: result.value(name) for name in ("gain", "forgetting")}
     if family.study is not None:
-        row |= _studied(family, target, out / "study", config, train, quiet)
+        row |= _studied(family, target, studied / "study", config, train, quiet)
     return row
 
 
@@ -230,19 +271,16 @@ def _studied(
         policies=asked.policies, frames=asked.frames, draws=asked.draws, config=config,
         train=train, out=out, quiet=quiet,
     )  # fmt: skip
-    saved = found.metric(f"frames_saved_{asked.policies[0]}")
-    if saved is None or saved.value is None:
-        return {}
-    bound = {"more": ">", "less": "<"}.get(saved.note.split(" ")[0], "")
-    return {"saved": saved.value, "saved_low": saved.low, "saved_high": saved.high, "bound": bound}
+    own = family.policy or DEFAULT_POLICY
+    saved = next((s for s in found.tables["saved"] if s["policy"] == own), None)
+    return {"at_equal_error": saved}
 
 
 def catalogue(rows: Sequence[dict[str, Any]], source: Potential, failed: Sequence[str]) -> Result:
     """The table of a family and what it costs: R measured, and by the paper's formula.
 
-    R is measured where every composition has learning curves: what scratch needs for the error of
-    n frames with transfer is n times the frames saved. A family some of whose savings are only
-    bounds has only a bound of R.
+    R is measured where every composition has learning curves: with the frames that both ways need
+    for the same error of each.
     """
     for_source, n = float(source.card.n_frames), len(rows)
     metrics, frames = [], [float(row["n_frames"]) for row in rows]
@@ -250,14 +288,12 @@ def catalogue(rows: Sequence[dict[str, Any]], source: Potential, failed: Sequenc
         formula = saving(n + 1, for_source, float(np.mean(frames)))
         note = f"were every composition to need the source's {for_source:.0f} frames from nothing"
         metrics.append(Metric(name="R_formula", value=formula, unit="", note=note))
-    if rows and all(row.get("saved") for row in rows):
-        scratch = [n_t * row["saved"] for n_t, row in zip(frames, rows, strict=True)]
-        bounds = {row["bound"] for row in rows} - {""}
-        note = "at equal force error, from learning curves"
-        if bounds:
-            note = f"a bound ({', '.join(sorted(bounds))}) for part of the family; {note}"
-        value = measured_saving(for_source, frames, scratch)
-        metrics.append(Metric(name="R_measured", value=value, unit="", better="higher", note=note))
+    equal = [row["at_equal_error"] for row in rows if row.get("at_equal_error")]
+    if rows and len(equal) == len(rows):
+        measured = measured_saving(for_source, [Saved.of(saved) for saved in equal])
+        if measured is not None:
+            note = "at equal force error, from learning curves"
+            metrics.append(measured.metric("R_measured", note, unit=""))
     return Result(
         indicator=INDICATOR,
         model=source.model.name,

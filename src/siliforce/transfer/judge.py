@@ -13,6 +13,7 @@ from siliforce.data import Dataset
 from siliforce.indicators.base import Metric, Result, stamp
 from siliforce.indicators.errors import evaluate
 from siliforce.indicators.sampling import MIN_UNITS, RESAMPLES, interval_95
+from siliforce.indicators.tables import digits
 from siliforce.potential import Potential
 from siliforce.training.record import CONFIG, RUN, read_json
 from siliforce.training.run import RunResult
@@ -40,8 +41,25 @@ class Comparison:
         return self.results[-1]
 
     @property
+    def sentence(self) -> str:
+        """The answer in words; empty without a control."""
+        gain = self.result.metric("gain")
+        if gain is None or gain.value is None:
+            return ""
+        mine, theirs = (self.result.value(f"{k}_forces_rmse") for k in ("adapted", "scratch"))
+        if mine is None or theirs is None:
+            return ""
+        sure = ""
+        if gain.low is not None and gain.high is not None:
+            sure = f" [{digits(gain.low, 3)}, {digits(gain.high, 3)}]"
+        return (
+            f"force error on the test frames: {digits(mine, 3)} meV/Å adapted, {digits(theirs, 3)} "
+            f"from scratch on the same frames, {digits(gain.value, 3)}{sure} times as large"
+        )
+
+    @property
     def alarm(self) -> str:
-        """Why the adapted potential should not be used; empty if there is no reason."""
+        """What speaks against the adapted potential or the comparison; empty if nothing does."""
         return str(self.result.provenance.get("alarm", ""))
 
 
@@ -75,7 +93,7 @@ def judge(
         metrics=[
             *_named("adapted", mine[0]),
             *(_named("scratch", theirs) if theirs is not None else []),
-            *(_gain(mine[0], theirs) if theirs is not None else []),
+            *(_gain(mine[0], theirs) if theirs is not None and not useless(theirs) else []),
             *(_forgetting(before, mine[1]) if before is not None else []),
         ],
         tables={"runs": rows},
@@ -83,7 +101,9 @@ def judge(
         provenance=provenance
         | {"n_frames": len(used), "n_test": len(sets["test"]), "control": bool(controls)},
     )
-    result.provenance["alarm"] = _alarm(result)
+    control = next((row for row in rows if row.get("chosen")), None)
+    said = [_control_alarm(control, theirs), _alarm(result)]
+    result.provenance["alarm"] = ". ".join(text for text in said if text)
     results = (*mine, result)
     for found in results:
         found.save(adapted.run_dir / "results")
@@ -103,6 +123,7 @@ def _row(kind: str, run: RunResult, result: Result) -> dict[str, Any]:
         "valid_loss": run.best.get("valid_loss"),
         "best_epoch": about.get("best_epoch"),
         "epochs": about.get("epochs"),
+        "stop_reason": about.get("stop_reason"),
         **{name: result.value(name) for name in MEASURES},
     }
 
@@ -145,6 +166,41 @@ def _forgetting(before: Result, after: Result) -> list[Metric]:
             Metric(name="forgetting", value=other / one, unit="", better="lower", note=note)
         )
     return found
+
+
+def unfinished(row: Mapping[str, Any]) -> bool:
+    """Whether a training's best epoch lies in its last tenth, and its budget ended it.
+
+    Args:
+        row: its `best_epoch`, `epochs` and, where it is known, `stop_reason`.
+    """
+    stopped_early = str(row.get("stop_reason")).startswith("no improvement")
+    return not stopped_early and (row.get("best_epoch") or 0) > 0.9 * (row.get("epochs") or np.inf)
+
+
+def useless(result: Result) -> bool:
+    """Whether predicting zero forces has a smaller error."""
+    relative = result.value("forces_relative")
+    return relative is not None and relative >= 100
+
+
+def _control_alarm(row: Mapping[str, Any] | None, control: Result | None) -> str:
+    """A control that was not trained to the end makes a gain that is none."""
+    if row is None or control is None:
+        return ""
+    more = "allow a larger budget, by --max-time or --epochs"
+    if useless(control):
+        return (
+            "from scratch nothing was learned: the force error is "
+            f"{control.value('forces_relative'):.0f} % of that of predicting zero forces, so no "
+            f"gain is given; {more}"
+        )
+    if unfinished(row):
+        return (
+            "the control was still improving when its budget ended, so the gain may be smaller: "
+            + more
+        )
+    return ""
 
 
 def _alarm(result: Result) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from siliforce.data import load_dataset
@@ -30,7 +30,6 @@ from siliforce.data.catalog import SETS
 from siliforce.errors import ConfigError
 from siliforce.training.options import Options
 from siliforce.transfer import networks
-from siliforce.transfer.learning_curve import Curve
 
 SOURCE, TARGET = "h2o", "h2s"
 N_ATOMS = 3
@@ -56,6 +55,14 @@ class DemoConfig(Options):
     n_folds: int = Field(3, ge=2, description="of the cross-validation")
     max_steps: int = Field(500, ge=1)
     seed: int = Field(0, ge=0)
+
+    @field_validator("sizes")
+    @classmethod
+    def _rising(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        """Two samples have no deviation in each fold, and a curve has every size once."""
+        if not value or min(value) < 3:
+            raise ValueError("numbers of samples, each at least 3")
+        return tuple(sorted(set(value)))
 
 
 @dataclass(frozen=True)
@@ -193,9 +200,12 @@ class Learner:
     def __init__(self, inputs: Inputs, sizes: Sequence[int], config: DemoConfig) -> None:
         self.inputs, self.sizes, self.config = inputs, tuple(sizes), config
 
-    def curve(self, pool: Molecules, test: Molecules) -> tuple[Curve, list[dict[str, float]]]:
-        """Errors on the test set [eV/atom] for every size and draw, and how they were reached."""
-        errors, notes = [], []
+    def curve(
+        self, pool: Molecules, test: Molecules
+    ) -> tuple[dict[int, list[float]], list[dict[str, float]]]:
+        """Errors on the test set [eV/atom] of every size's draws, and how they were reached."""
+        errors: dict[int, list[float]] = {}
+        notes: list[dict[str, float]] = []
         for size in self.config.sizes:
             rng = np.random.default_rng([self.config.seed, size])
             draws = range(self.config.n_draws)
@@ -207,9 +217,9 @@ class Learner:
             )
             held = test.features.expand(len(x), -1, -1)
             wrong = self.answer(parameters, x, y, held) - test.energies
-            errors.append(wrong.square().mean(1).sqrt().numpy() / N_ATOMS)
+            errors[size] = (wrong.square().mean(1).sqrt() / N_ATOMS).tolist()
             notes.append({"samples": size, "decay": decay, "converged": converged})
-        return Curve(self.config.sizes, np.array(errors)), notes
+        return errors, notes
 
     def tune(self, x: Tensor, y: Tensor) -> float:
         """The weight decay of least cross-validated error over the draws.

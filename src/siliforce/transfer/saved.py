@@ -1,122 +1,209 @@
 """How many frames transfer saves: two learning curves compared at equal error.
 
-The yardstick is the lowest error that training from scratch reached. Where transfer reaches it is
-interpolated between measured points, linear in log n and log error; nothing is extrapolated: if
-transfer is below it with the fewest frames that were tried, the answer is "more than".
+Errors are geometric means over the draws. They are compared at the lowest error that both curves
+reached, one of them at a measured point, the other interpolated between two, linear in log n and
+log error. Where training from scratch never comes down to what transfer has with the fewest frames,
+it is asked for that error, and the answer is "more than". Nothing is extrapolated.
+
+The interval holds every number of frames at which the difference of the two log errors is zero
+within Student's t over the draws (Fieller's way for ratios). So it holds for few draws too, where
+it is wide: with two or three it often has an open end, and the text says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import t as student
 
-from siliforce.transfer.learning_curve import samples_for
+from siliforce.indicators.base import Metric
 
-RESAMPLES = 1000
+LEVEL = 0.95
+GRID = 500
+"""Numbers of frames that are tested for the interval."""
+
 Bound = Literal["", ">", "<"]
+Curve = Mapping[int, Sequence[float]]
+"""Number of frames -> error of every draw; draw k is paired with draw k of every other number."""
+
+INVERSE: dict[Bound, Bound] = {"": "", ">": "<", "<": ">"}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number, or only a bound of it."""
+
+    value: float
+    bound: Bound = ""
+
+    def __truediv__(self, other: Number) -> Number:
+        return Number(self.value / other.value, self.bound or INVERSE[other.bound])
+
+    def __str__(self) -> str:
+        return f"{self.bound} {self.value:.2g}".strip()
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number with its 95 % interval, each end of which may be a bound; None for a single draw."""
+
+    value: Number
+    low: Number | None = None
+    high: Number | None = None
+
+    def __truediv__(self, other: Amount) -> Amount:
+        """Of two of which one at most is uncertain."""
+        value = self.value / other.value
+        if self.low is None and other.low is None:
+            return Amount(value)
+        low = (self.low or self.value) / (other.high or other.value)
+        return Amount(value, low, (self.high or self.value) / (other.low or other.value))
+
+    def text(self, unit: str = "×") -> str:
+        """`> 10× [< 1, > 10]`."""
+        between = "" if self.low is None else f" [{self.low}, {self.high}]"
+        return f"{self.value}{unit}{between}"
+
+    def metric(self, name: str, note: str, unit: str = "×") -> Metric:
+        """As a metric; an open end of the interval has no number there."""
+        ends = [None if end is None or end.bound else end.value for end in (self.low, self.high)]
+        return Metric(
+            name=name, value=self.value.value, unit="", better="higher", low=ends[0], high=ends[1],
+            note=f"{self.text(unit)}, {note}",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Saved:
-    """Frames from scratch over frames with transfer, at equal error.
+    """Frames from scratch and with transfer for the same error.
 
     Attributes:
-        ratio: above one where transfer saves frames.
-        bound: `>` or `<` where only that much is known from what was measured.
-        low, high: 95 % interval over the draws of the frames; None for a single draw.
-        high_open, low_open: whether an end of the interval is such a bound.
-        error: at which they are compared, meV/Å.
+        error: at which they are compared.
+        draws: of the frames.
     """
 
-    ratio: float
-    bound: Bound
+    scratch: Amount
+    transfer: Amount
     error: float
-    low: float | None = None
-    high: float | None = None
-    low_open: bool = False
-    high_open: bool = False
+    draws: int
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Saved:
+        """From what `asdict` made of one, other keys aside."""
+
+        def amount(ends: Mapping[str, Any]) -> Amount:
+            low, high = (None if ends[k] is None else Number(**ends[k]) for k in ("low", "high"))
+            return Amount(Number(**ends["value"]), low, high)
+
+        scratch, transfer = (amount(plain[name]) for name in ("scratch", "transfer"))
+        return cls(scratch, transfer, plain["error"], plain["draws"])
+
+    @property
+    def ratio(self) -> Amount:
+        """Above one where transfer saves frames."""
+        return self.scratch / self.transfer
+
+    def where(self) -> str:
+        """Error and draws, in words."""
+        ratio = self.ratio
+        if ratio.low is None or ratio.high is None:
+            draws = "one draw, so without an interval"
+        elif (ratio.low.bound, ratio.high.bound) == ("<", ">"):
+            draws = f"95 %: {self.draws} draws are too few to bound it on either side"
+        else:
+            draws = f"95 % over {self.draws} draws"
+        return f"at {self.error:.3g} meV/Å; {draws}"
 
     def sentence(self) -> str:
         """For people."""
-        sign = {"": "", ">": "> ", "<": "< "}[self.bound]
-        text = f"DFT frames saved at equal force error: {sign}{self.ratio:.2g}×"
-        if self.low is not None and self.high is not None:
-            low, high = ("< " * self.low_open, "> " * self.high_open)
-            text += f" [{low}{self.low:.2g}, {high}{self.high:.2g}]"
-        return text
+        return f"DFT frames saved at equal force error: {self.ratio.text()} ({self.where()})"
+
+    def metric(self, name: str) -> Metric:
+        """The factor."""
+        return self.ratio.metric(name, self.where())
 
 
-def frames_needed(counts: Sequence[float], errors: Sequence[float], error: float) -> float | None:
-    """Frames after which a curve has fallen to an error; None if it never does.
-
-    The fewest that were tried where the curve begins below the error.
-    """
-    needed, beyond = samples_for([int(n) for n in counts], np.asarray(errors, float), error)
-    return None if beyond == ">" else needed
-
-
-def saved_once(
-    counts: Sequence[float], transfer: Sequence[float], scratch: Sequence[float]
-) -> tuple[float, Bound, float]:
-    """Ratio, bound and error of one pair of curves over the same numbers of frames."""
-    error = float(np.min(scratch))
-    from_scratch = frames_needed(counts, scratch, error)
-    assert from_scratch is not None
-    with_transfer = frames_needed(counts, transfer, error)
-    if with_transfer is not None:
-        begins_below = transfer[0] < error
-        return from_scratch / with_transfer, ">" if begins_below else "", error
-    best = float(np.min(transfer))
-    transfer_at = frames_needed(counts, transfer, best)
-    scratch_at = frames_needed(counts, scratch, best)
-    assert transfer_at is not None
-    assert scratch_at is not None  # scratch went below it
-    return scratch_at / transfer_at, "<" if scratch[0] < best else "", best
+def frames_saved(transfer: Curve, scratch: Curve) -> Saved:
+    """Compare two learning curves at the lowest error that both reached, errors in meV/Å."""
+    counts = sorted(transfer.keys() & scratch.keys())
+    transfer, scratch = ({n: curve[n] for n in counts} for curve in (transfer, scratch))
+    mine, other = ({n: middle(draws) for n, draws in c.items()} for c in (transfer, scratch))
+    best, control_best = min(mine, key=mine.__getitem__), min(other, key=other.__getitem__)
+    if mine[counts[0]] < other[control_best]:
+        return saved_at(transfer, scratch, counts[0])
+    if mine[best] > other[control_best]:
+        return saved_at(transfer, scratch, best)
+    goal = scratch[control_best]
+    return Saved(
+        _exactly(control_best), frames_needed(transfer, goal), other[control_best], len(goal)
+    )
 
 
-def frames_saved(
-    transfer: Mapping[int, Sequence[float]], scratch: Mapping[int, Sequence[float]], seed: int = 0
-) -> Saved:
-    """Compare two learning curves.
+def saved_at(transfer: Curve, scratch: Curve, n: int) -> Saved:
+    """Compare two learning curves at the error of transfer with n frames."""
+    goal = transfer[n]
+    return Saved(frames_needed(scratch, goal), _exactly(n), middle(goal), len(goal))
+
+
+def frames_needed(curve: Curve, goal: Sequence[float]) -> Amount:
+    """Frames after which a curve has first come down to an error.
 
     Args:
-        transfer, scratch: number of frames -> error of every draw, meV/Å; draw k is the same frames
-            in both and is part of draw k of any larger number.
+        goal: the error, for every draw.
     """
-    counts = sorted(transfer.keys() & scratch.keys())
-    one = np.array([transfer[n] for n in counts], dtype=float)
-    other = np.array([scratch[n] for n in counts], dtype=float)
-    ratio, bound, error = saved_once(counts, _middle(one), _middle(other))
-    n_draws = one.shape[1]
+    counts = sorted(curve)
+    gaps = np.log([curve[n] for n in counts]) - np.log(goal)
+    value = _first_crossing(counts, gaps.mean(axis=1))
+    n_draws = gaps.shape[1]
     if n_draws < 2:
-        return Saved(ratio, bound, error)
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(RESAMPLES):
-        rows = rng.integers(n_draws, size=n_draws)
-        found.append(saved_once(counts, _middle(one[:, rows]), _middle(other[:, rows]))[:2])
-    order = sorted(found, key=lambda pair: pair[0])
-    low, high = order[int(0.025 * RESAMPLES)], order[int(0.975 * RESAMPLES) - 1]
-    return Saved(ratio, bound, error, low[0], high[0], low[1] == "<", high[1] == ">")
+        return Amount(value)
+    knots = np.log(counts)
+    grid = np.union1d(knots, np.linspace(knots[0], knots[-1], GRID))
+    gap = np.stack([np.interp(grid, knots, draw) for draw in gaps.T])
+    mean = gap.mean(axis=0)
+    quantile = student.ppf((1 + LEVEL) / 2, n_draws - 1)
+    half = quantile * gap.std(axis=0, ddof=1) / np.sqrt(n_draws)
+    possible = np.exp(grid[np.abs(mean) <= half])
+    bound = value.bound if len(possible) == 0 else ""
+    low = Number(float(min([value.value, *possible])), bound)
+    high = Number(float(max([value.value, *possible])), bound)
+    if mean[0] < half[0]:
+        low = Number(float(counts[0]), "<")
+    if mean[-1] > -half[-1]:
+        high = Number(float(counts[-1]), ">")
+    return Amount(value, low, high)
 
 
-def equivalent_frames(
-    counts: Sequence[float], transfer: Sequence[float], scratch: Sequence[float]
-) -> list[tuple[int, float, Bound]]:
-    """For every number of frames with transfer, how many from scratch give the same error."""
-    rows: list[tuple[int, float, Bound]] = []
-    for n, error in zip(counts, transfer, strict=True):
-        needed = frames_needed(counts, scratch, error)
-        if needed is None:
-            rows.append((int(n), float(counts[-1]), ">"))
-        else:
-            rows.append((int(n), needed, "<" if scratch[0] < error else ""))
-    return rows
-
-
-def _middle(errors: np.ndarray) -> list[float]:
+def middle(errors: Sequence[float]) -> float:
     """Geometric mean over draws: errors are compared by ratios."""
-    return np.exp(np.log(errors).mean(axis=1)).tolist()
+    return float(np.exp(np.log(errors).mean()))
+
+
+def shared_draws(counts: Sequence[int], n_pool: int | None) -> list[str]:
+    """Says where draws of the frames share more than half of them, as sentences."""
+    many = [n for n in counts if n_pool is not None and n > n_pool / 2]
+    if not many:
+        return []
+    return [
+        f"Draws of {', '.join(map(str, many))} frames from a pool of {n_pool} share most of their "
+        "frames: the draws differ too little there, and the intervals are too narrow"
+    ]
+
+
+def _exactly(n: int) -> Amount:
+    return Amount(Number(float(n)))
+
+
+def _first_crossing(counts: Sequence[int], gaps: np.ndarray) -> Number:
+    """Where the difference of log errors comes down to zero, linear in log n."""
+    below = np.flatnonzero(gaps <= 0)
+    if len(below) == 0:
+        return Number(float(counts[-1]), ">")
+    k = int(below[0])
+    if k == 0:
+        return Number(float(counts[0]), "" if gaps[0] == 0 else "<")
+    x, share = np.log(counts), gaps[k - 1] / (gaps[k - 1] - gaps[k])
+    return Number(float(np.exp(x[k - 1] + share * (x[k] - x[k - 1]))))

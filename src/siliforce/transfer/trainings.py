@@ -27,6 +27,7 @@ from siliforce.training.adapted import AdaptConfig
 from siliforce.training.options import Options
 from siliforce.training.run import RunResult
 from siliforce.training.settings import TrainConfig
+from siliforce.transfer.compare import refuse_copies
 from siliforce.workers import run_workers
 
 TEST = 0.3
@@ -72,6 +73,7 @@ class Trainings(ABC, Generic[AnyPlan]):
         frames = load_dataset(plan.data)
         if plan.test is not None:
             self.pool, self.test = frames, load_dataset(plan.test)
+            refuse_copies(self.pool, self.test, "--test")
         else:
             parts = split_dataset(frames, SplitConfig(valid=0.0, test=TEST, seed=plan.train.seed))
             self.pool, self.test = parts.train, parts.test
@@ -105,7 +107,7 @@ class Trainings(ABC, Generic[AnyPlan]):
 
     def progress(self) -> Progress:
         """Where the study stands."""
-        return self.folder.progress(self.planned)
+        return self.folder.progress(self.jobs())
 
     @abstractmethod
     def perform(self, job: Job, scratch: Path, attempt: int) -> bytes:
@@ -133,8 +135,9 @@ class Trainings(ABC, Generic[AnyPlan]):
             "frames": self.counts,
             "left_out": [n for n in plan.frames if n not in self.counts],
             "draws": plan.draws,
+            "n_pool": len(self.pool),
             "n_test": len(self.test),
-            "failed": len(self.folder.failed_keys() & {job.key for job in self.planned}),
+            "failed": len(self.folder.failed_keys() & {job.key for job in self.jobs()}),
         }
 
 
@@ -158,6 +161,17 @@ def finished(training: Callable[[], RunResult]) -> RunResult:
     if done.interrupted:
         raise KeyboardInterrupt
     return done
+
+
+def same_adapt(section: AdaptConfig) -> dict[str, Any]:
+    """What of the section `adapt` a training depends on: frames by content, not by name."""
+    same = section.model_dump(mode="json", exclude={"policies"})
+    return same | {"replay": content(section.replay)}
+
+
+def content(frames: Any) -> str | None:
+    """Hash of the frames of files."""
+    return None if frames is None else load_dataset(frames).hash
 
 
 def as_paths(given: str | Path | Sequence[str | Path]) -> list[str]:

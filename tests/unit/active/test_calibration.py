@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from siliforce.active.calibration import Calibration, calibrate, checked, labelled, quality
+from siliforce.active.calibration import Calibration, calibrate, checked, labelled, quality, rms
 from siliforce.active.rule import Outlook, force_error, outlook
 from siliforce.active.spread import Answers
 from siliforce.errors import ConfigError, DataError
@@ -27,7 +27,7 @@ def test_a_known_multiple_is_found():
     found = calibrate(held)
     assert found.map.kind == "scale"
     assert found.map.scale == pytest.approx(2.5, rel=0.05)
-    assert 1 <= found.factor < 1.15
+    assert 1 <= found.factor(100) < 1.15
     measures = checked(held)
     assert measures["within"] == pytest.approx(0.95, abs=0.02)
     assert measures["deviation"] < 0.1
@@ -50,7 +50,7 @@ def test_where_a_multiple_is_not_enough_a_curve_is_taken():
 
 
 def test_one_frame_promises_nothing_and_identical_members_say_one_error():
-    assert calibrate(made(lambda s: s, n_frames=1)).factor is None
+    assert calibrate(made(lambda s: s, n_frames=1)).factor(9) is None
     same = Answers(np.zeros((3, 8, 3)), np.full((8, 3), 0.2), np.array([4, 4]))
     found = calibrate(same)
     assert found.map.kind == "constant"
@@ -67,7 +67,36 @@ def test_one_frame_promises_nothing_and_identical_members_say_one_error():
 def test_frames_that_differ_make_the_bound_wide():
     calm, wild = made(lambda s: s, n_frames=2), made(lambda s: s, n_frames=2)
     wild.reference[:64] *= 3
-    assert calibrate(wild).factor > 2 * calibrate(calm).factor
+    assert calibrate(wild).factor(9) > 2 * calibrate(calm).factor(9)
+
+
+def frames(rng, n_frames, scatter, sizes, n_atoms=16):
+    """Two members; how far the error of a frame is from its spread is scattered over the frames.
+
+    `scatter` of the logarithm of that ratio, `sizes` of the logarithm of a frame's spread.
+    """
+    size, ratio = np.exp(np.array([[sizes], [scatter]]) * rng.normal(size=(2, n_frames)))
+    spread = np.repeat(size, n_atoms) * np.exp(0.3 * rng.normal(size=n_frames * n_atoms))
+    apart = spread[:, None] * np.full(3, 0.1)
+    errors = (
+        rng.normal(size=(n_frames * n_atoms, 3)) * (spread * np.repeat(ratio, n_atoms))[:, None]
+    )
+    return Answers(np.stack([errors + apart, errors - apart]), np.zeros_like(errors),
+                   np.full(n_frames, n_atoms))  # fmt: skip
+
+
+@pytest.mark.parametrize("n_held", [5, 13, 26, 60])
+@pytest.mark.parametrize(("scatter", "sizes"), [(0.5, 0.0), (0.3, 0.5)])
+def test_the_bound_holds_where_pool_and_held_out_frames_are_alike(n_held, scatter, sizes):
+    rng, kept, factors, n_trials = np.random.default_rng(n_held), 0, [], 80
+    for _ in range(n_trials):
+        held, pool = (frames(rng, n, scatter, sizes) for n in (n_held, 60))
+        found = calibrate(held)
+        seen = outlook(found, pool.spread, 60, held.spread.max())
+        kept += rms(pool.error) <= seen.upper
+        factors.append(seen.upper / seen.error)
+    assert kept / n_trials > 0.88  # of 95 %, three standard errors below
+    assert n_held < 13 or np.median(factors) < 2  # nor is it a bound that nothing could break
 
 
 def test_quality_of_an_oracle():
@@ -82,7 +111,7 @@ def test_quality_of_an_oracle():
 def test_the_rule_stops_and_goes_on():
     calibration = calibrate(made(lambda s: 2.0 * s))
     spread = np.full(100, 0.02)
-    found = outlook(calibration, spread, largest=0.01)
+    found = outlook(calibration, spread, n_frames=10, largest=0.01)
     assert found.error == pytest.approx(0.04, rel=0.06)
     assert found.beyond == 1
     assert found.stop(0.05) is True

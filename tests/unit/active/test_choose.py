@@ -8,6 +8,7 @@ from ase.io import read
 from siliforce.active.choose import choose, pick, sound
 from siliforce.data import Frame, load_dataset
 from siliforce.errors import ConfigError, DataError
+from siliforce.training import train
 from tests.cases import CASES, build_potential
 from tests.run_folders import store_of
 from tests.unit.training.target import target
@@ -77,6 +78,21 @@ def test_from_a_pool_to_a_file(ready, tmp_path):
         r["row"] for r in found.result.tables["chosen"][:2]
     ]
     assert few.stop is None
+
+
+def test_frames_that_are_labelled_are_not_proposed_whatever_they_were_used_for(ready, tmp_path):
+    """Held-out frames of the run, and those named for the calibration, are labelled as well."""
+    pool, files, held = ready
+    mixed = store_of([*pool, *held], tmp_path / "mixed")
+    found = choose(mixed, files, 20, calibrate_on=held)
+    assert {row["row"] for row in found.result.tables["chosen"]} <= set(range(len(pool)))
+    run = {"epochs": 1, "batch_size": 2}
+    target(8, tmp_path / "si", new=(), seed=3)
+    own = str(tmp_path / "si")
+    train(own, "schnet", preset="tiny", config=run, out=tmp_path / "run", quiet=True)
+    again = choose(own, tmp_path / "run", 5, calibrate_on=held)
+    assert again.frames == []
+    assert "no frames are chosen" in again.result.provenance["sentences"][-1]
 
 
 def test_where_the_error_is_small_enough_nothing_is_chosen(ready):

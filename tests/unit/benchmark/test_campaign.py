@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from siliforce.benchmark.campaign import open_campaign, plan_campaign, run_campa
 from siliforce.benchmark.config import Campaign, load_campaign
 from siliforce.benchmark.findings import findings
 from siliforce.benchmark.graph import variants
-from siliforce.benchmark.plan import Plan, steps
+from siliforce.benchmark.plan import REPEATS, Plan, measure, steps
 from siliforce.benchmark.tasks import Workshop, load_finished
 from siliforce.config import load_config
 from siliforce.data.catalog import entries
@@ -30,6 +31,7 @@ from siliforce.data.lock import locked
 from siliforce.data.reference import Reference, Start
 from siliforce.errors import ConfigError, DataError
 from siliforce.jobs import Job, Progress, work
+from siliforce.potential import Potential
 from siliforce.training.runlog import read_metrics
 from siliforce.workers import Cluster
 from tests.unit.benchmark.conftest import MINIATURE, miniature
@@ -105,6 +107,41 @@ def test_the_plan_counts_the_work_that_is_done(finished) -> None:
     expected = next(plan.expected[j.key] for j in md if j.payload.variant.label == "bpnn")
     assert expected == pytest.approx(1e-6 * rate * 12 * 30)
     assert plan.total() == pytest.approx(sum(plan.expected[j.key] for j in opened.jobs))
+
+
+def test_the_plan_times_inference_as_dynamics_asks_for_it(finished, monkeypatch) -> None:
+    _, opened, _, _ = finished
+    seen, forward = [], Potential.forward
+
+    def watched(self, graph, **options):
+        seen.append(torch.is_grad_enabled())
+        return forward(self, graph, **options)
+
+    monkeypatch.setattr(Potential, "forward", watched)
+    variant = next(j.payload.variant for j in opened.jobs if j.payload.variant.label == "bpnn")
+    rate = measure(opened.shop.material("HfO2"), variant, torch.device("cpu"))
+    assert seen == [False] * (REPEATS + 1) + [True] * (REPEATS + 1)
+    assert rate.inference > 0
+
+
+def test_dynamics_that_a_former_judgement_ended_is_made_again(finished, tmp_path: Path) -> None:
+    """A drift in NVT was once a failure; such a run, and what was made of it, is done again."""
+    root, opened, _, _ = finished
+    shutil.copytree(root, tmp_path / "old")
+    jobs = {j.payload.variant.label: j for j in opened.jobs if j.payload.kind == "md"}
+    stale, sound = jobs.values()
+    path = tmp_path / "old" / "done" / f"{stale.key}.json"
+    record = json.loads(path.read_text())
+    record["results"][0]["failure"] = "energy drift after 0.010 ps: the conserved energy moved"
+    path.write_text(json.dumps(record))
+    before = logged(root)
+    run_campaign(miniature(), tmp_path / "old")
+    again = logged(tmp_path / "old")[len(before) :]
+    follows = [job.key for job in opened.jobs if stale.key in job.after]
+    assert again == [stale.key, *follows]
+    assert sound.key not in again
+    found = load_finished(Workshop(tmp_path / "old", miniature()).folder, stale.key)
+    assert not any(r.failure.startswith("energy drift") for r in found.results)
 
 
 def test_the_time_left_follows_what_was_expected_of_the_jobs_that_are_left() -> None:
@@ -273,6 +310,7 @@ def test_memory_that_does_not_suffice_halves_the_batch() -> None:
         ({"models": ["mace", "mace"]}, "two models are called 'mace'"),
         ({"models": [], "studies": {}}, "needs `models`"),
         ({"md": {"timestp": 2}}, "did you mean 'timestep'"),
+        ({"preset": "smal"}, "did you mean 'small'"),
     ],
 )
 def test_typing_errors_are_answered(changes: dict, message: str) -> None:
@@ -300,6 +338,15 @@ def test_input_that_would_fail_hours_later_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no reference RDF of start sound-300K"):
         open_campaign(material_with(tmp_path, sound, indicators=["rdf"]), tmp_path)
     base = miniature().materials["HfO2"].model_dump(exclude_unset=True)
+    for name, said in (("adf", "no reference ADF of start cubic-300K"), ("pec", "nothing to mea")):
+        with pytest.raises(ConfigError, match=said):
+            open_campaign(miniature(indicators=["errors", name]), tmp_path)
+    bare = miniature(materials={"HfO2": base | {"structures": {}}}, indicators=["survival"])
+    with pytest.raises(ConfigError, match="no starts for survival"):
+        open_campaign(bare, tmp_path)
+    structures = {"cubic": base["structures"]["cubic"] | {"temperatures": [-300]}}
+    with pytest.raises(ConfigError, match="greater than 0"):
+        miniature(materials={"HfO2": base | {"structures": structures}})
     unknown = miniature(materials={"HfO2": base | {"source": "samd23-mini-hof"}})
     with pytest.raises(ConfigError, match="did you mean 'samd23-mini-hfo'"):
         open_campaign(unknown, tmp_path)
@@ -354,6 +401,7 @@ def test_simulations_are_scored_against_a_reference(tmp_path: Path) -> None:
     assert by_quantity["forces"].score == pytest.approx(1.0)
     assert found.entries[0].value_of("errors", "energy_rmse", "test") == pytest.approx(0, abs=1e-6)
     assert found.entries[0].value_of("speed", "energy_forces") > 1
+    assert found.entries[0].value_of("speed", "peak_memory") is None  # another process has it
     assert found.entries[0].value_of("pressure", "pressure") is not None
     assert 0.5 < by_quantity["rdf"].score < 1
     assert 0.2 < by_quantity["adf"].score < 1
@@ -365,6 +413,28 @@ def test_results_of_other_settings_are_not_taken_for_these(finished) -> None:
     other = miniature(train={"epochs": 3, "batch_size": 2}, studies={})
     with pytest.raises(DataError, match="made with other settings"):
         findings(open_campaign(other, root))
+
+
+def test_findings_only_read(finished) -> None:
+    root, opened, plan, _ = finished
+    path = root / "plan.json"
+    before, content = path.stat().st_mtime_ns, path.read_bytes()
+    read = findings(opened).plan
+    assert path.stat().st_mtime_ns == before
+    assert (read.names, read.rates) == (plan.names, plan.rates)
+    path.unlink()
+    try:
+        assert findings(opened).plan is None
+        assert not path.exists()
+    finally:
+        path.write_bytes(content)
+
+
+def test_what_else_ran_stays_with_a_timing(finished) -> None:
+    _, opened, _, _ = finished
+    times = [r for e in findings(opened).ranked for r in e.of("speed")]
+    assert times
+    assert all(r.provenance["load_average"] >= 0 for r in times)
 
 
 def test_a_plan_starts_nothing(tmp_path: Path) -> None:

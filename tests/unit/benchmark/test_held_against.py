@@ -23,6 +23,7 @@ from siliforce.indicators.adf import angular
 from siliforce.indicators.base import Metric, Result
 from siliforce.indicators.rdf import radial
 from siliforce.models import MODELS
+from tests.springs import Spring
 from tests.toys import TOYS, toy_potential
 
 SHORT = Simulation(timestep=2, equilibration=0.01, production=0.02, frame_every=2)
@@ -110,6 +111,23 @@ def test_other_starts_and_other_weights_have_trajectories_of_their_own(
             some = replace(reference, starts=list(starts))
             hold_against([toy_potential(depth=depth)], some, ["survival"], SHORT, tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_other_parameters_of_a_calculator_are_other_runs(
+    reference: Reference, tmp_path: Path
+) -> None:
+    """Also of one that states none: its folder is never taken up again."""
+    home = reference.starts[0].atoms.positions
+    sources = [
+        *(MorsePotential(epsilon=e, r0=2.55, rcut1=5, rcut2=6) for e in (0.3, 0.6)),
+        *(Spring(home, stiffness) for stiffness in (5.0, 9.0)),
+    ]
+    found = []
+    for source in sources:
+        results, _ = hold_against([source], reference, ["rdf"], SHORT, tmp_path)
+        found.append(next(r for r in results if r.indicator == "dynamics").curves["potential"])
+    assert found[0] != found[1]
+    assert found[2] != found[3]
 
 
 def test_bad_input_is_refused(reference: Reference) -> None:

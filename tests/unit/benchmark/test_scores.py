@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -133,6 +135,34 @@ def test_ties_are_shown_as_ties() -> None:
     assert one[0].total.low is None
 
 
+@pytest.mark.parametrize("zero", [0.95, 0.82, 0.79, 0.74, 0.4])
+def test_an_entrant_without_an_interval_moves_nobody_out_of_a_tie(zero: float) -> None:
+    fixed = [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]
+    points = {"A": (0.75, 0.80, 0.85), "B": (0.67, 0.73, 0.79), "zero": (zero,)}
+    found = standings(
+        [
+            s
+            for n, values in points.items()
+            for k, v in enumerate(values)
+            for s in scores(entry(n, k, 1 - v), fixed)
+        ]
+    )
+    ranks = {s.label: s.rank for s in found}
+    assert ranks["A"] == ranks["B"]  # 0.80 and 0.73, both ± 0.12 to 0.15
+    assert ranks["zero"] == (3 if zero == 0.4 else 1)
+    assert ranks["A"] == (2 if zero == 0.95 else 1)  # beyond what A's interval allows
+
+
+def test_replicas_are_scored_one_by_one() -> None:
+    fixed = [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]
+    results = [*entry("a", 0, 0.1).results, *entry("a", 0, 0.3).results]
+    results += entry("a", 0, 0.05, "close contact after 1 ps").results
+    found = scores(Entry("a", "m", 0, results=results), fixed)[0]
+    assert found.score == pytest.approx((0.9 + 0.7 + 0.0) / 3)
+    assert found.error == pytest.approx(0.2)  # of those that have one
+    assert found.note == "1 of 3 failed: close contact after 1 ps"
+
+
 def test_what_is_not_finished_has_no_rank() -> None:
     fixed = [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]
     errors = {"half": 0.1, "best": 0.2, "next": 0.5}
@@ -195,6 +225,30 @@ def test_digests_tell_structures_apart() -> None:
     assert digest(one, two) != digest(two, one)
 
 
+@pytest.mark.parametrize(
+    ("failures", "said"),
+    [
+        ([""], "the one run as hot as this held, 9 ps;"),
+        (["", ""], "all 2 runs as hot as this held, 18 ps together;"),
+        (["x: y"], "the one run as hot as this failed (x);"),
+        (["x: y", ""], "1 of 2 runs as hot as this failed (x);"),
+    ],
+)
+def test_recommendations_count_runs_in_english(failures: list[str], said: str) -> None:
+    runs = [
+        Result(
+            indicator="dynamics", model="a", split="id:a", failure=failure,
+            metrics=[Metric(name="survived", value=9.0, unit="ps")],
+            provenance={"config": {"temperature": 300.0}},
+        )
+        for failure in failures
+    ]  # fmt: skip
+    one = Entry("a", "m", 0, results=[*entry("a", 0, 0.1).results, *runs])
+    fixed = {"m": [Anchor("rdf", "id:a", "rdf_mae", "1", 0.0, 1.0, "")]}
+    choice = recommend(Findings("c", [one], fixed), Needs(100, 0.001, 300.0))[0]
+    assert said in "; ".join(choice.reasons) + ";"
+
+
 def test_recommendations_follow_the_needs() -> None:
     found = synthetic(materials=("one",), seeds=2)
     any_model = recommend(found, Needs(atoms=100, time=0.01, temperature=1200))
@@ -220,6 +274,16 @@ def test_recommendations_follow_the_needs() -> None:
         assert any("for 960 atoms" in reason for reason in choice.reasons)
         assert choice.rank is None or fits
     assert any(choice.rank is not None for choice in tight)
+    entries = [replace(e, trained=e.label != "bpnn") for e in found.entries]
+    foreign = recommend(
+        Findings("c", entries, found.anchors),
+        Needs(atoms=10**7, time=1e-5, temperature=1200, memory=1.0),
+    )
+    told = {c.label: "; ".join(c.reasons) for c in foreign}
+    assert "memory was not measured" in told["bpnn"]
+    assert "neighbour search included" in told["bpnn"]
+    assert "neighbour search" not in told["mace"]
+    assert [c.label for c in foreign if c.rank is not None] == ["bpnn"]
     seconds = {c.label: c.seconds for c in any_model}
     speeds = [e.value_of("speed", "energy_forces") for e in found.of("mace")]
     assert seconds["mace"] == pytest.approx(1e-6 * np.mean(speeds) * 100 * 1e4)

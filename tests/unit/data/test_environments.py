@@ -90,7 +90,7 @@ def test_of_two_sets_the_nearer_counts(known, tmp_path):
 
 def test_the_alarm_is_live_and_in_the_log(known):
     potential = toy_potential(("Cu", "Ag"), card=Card(environments=[known.to_json()]))
-    config = MDConfig(equilibration=0.0, production=0.02, max_heating=50, max_drift=1e6)
+    config = MDConfig(equilibration=0.0, production=0.02, max_heating=50)
     seen = []
     with pytest.warns(OutsideRangeWarning, match="times as far from"):
         runs = run_batch(potential, [copper(), copper(3.2)], config, progress=seen.append)

@@ -73,6 +73,15 @@ def couplings(content: StandIn) -> None:
     inside(content, *place)["_buffers"]["U_matrix_2"] += 1
 
 
+def orders(content: StandIn) -> None:
+    place = ("products", "0", "symmetric_contractions", "contractions", "0", "weights")
+    inside(content, *place)["_parameters"].clear()
+
+
+def ungated(content: StandIn) -> None:
+    inside(content, *GATE[:-1])["_modules"].clear()
+
+
 def smaller(content: StandIn) -> None:
     parameters = inside(content, "interactions", "1", "linear")["_parameters"]
     parameters["weight"] = parameters["weight"][:-4]
@@ -94,6 +103,8 @@ MACE_EDITS: dict[str, tuple[Callable[[StandIn], None], str]] = {
     "neighbours": (setting("avg_num_neighbors", 3.0, "interactions", "1"), "avg_num_neighbors"),
     "no number": (setting("avg_num_neighbors", "many", "interactions", "1"), "'many'"),
     "gate": (setting("f", TANH, *GATE), r"torch\.tanh"),
+    "no gate": (ungated, "no activation"),
+    "orders": (orders, "several orders"),
     "weight": (tensor("surprise", "interactions", "0", "linear"), "linear.surprise"),
     "frequencies": (frequencies, "Bessel functions"),
     "sizes": (smaller, "unexpected shapes"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from siliforce.errors import DataError
 from siliforce.hardware import describe_hardware, hardware_stamp, usable_cores
 from siliforce.indicators.base import Metric, Result, load_results
+from siliforce.indicators.tables import replica_table
 
 
 def example() -> Result:
@@ -80,3 +83,27 @@ def test_hardware_stamp_names_the_machine():
     assert "thread" in line
     assert describe_hardware({}) == "hardware not recorded"
     assert "H200" in describe_hardware({"gpu": "NVIDIA H200", "torch": "2.13"})
+
+
+def test_a_table_of_replicas_fits_a_terminal() -> None:
+    """Every number and head is whole at 80 columns, and every reason is there."""
+    values = {
+        "survived": (1.5, "ps"), "planned": (1.5, "ps"), "temperature_mean": (1203.4, "K"),
+        "temperature_std": (88.2, "K"), "energy_drift": (-1234.6, "meV/atom/ps"),
+        "pressure_mean": (-0.0123, "GPa"), "volume_mean": (1046.2, "Å³"), "a_mean": (10.1, "Å"),
+        "b_mean": (10.2, "Å"), "c_mean": (10.3, "Å"), "min_distance": (1.81, "Å"),
+        "md_speed": (979.0, "µs/atom/step"),
+    }  # fmt: skip
+    metrics = [Metric(name=n, value=v, unit=u) for n, (v, u) in values.items()]
+    runs = [
+        Result(indicator="dynamics", model="m", split=f"Hf32O64-1200K-{k}", metrics=metrics)
+        for k in range(3)
+    ]
+    runs[1].failure = "close contact after 0.060 ps"
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(replica_table(runs))
+    text = console.export_text()
+    assert "…" not in text
+    for shown in ("Hf32O64-1200K-2", "temperature", "survived", "-1235", "meV/atom/ps", "-0.0123"):
+        assert shown in text
+    assert "failed: Hf32O64-1200K-1: close contact after 0.060 ps" in text

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.eos import EquationOfState, birchmurnaghan
 
 from siliforce.errors import DataError
 from siliforce.indicators.eos import SCALES, equation_of_state, fit_birch_murnaghan
-from siliforce.indicators.speed import speed
+from siliforce.indicators.speed import speed, speed_of_set
 from siliforce.potential import Card
 from siliforce.simulation.calculator import SiliforceCalculator
 from siliforce.units import EV_PER_A3_IN_GPA
-from tests.toys import toy_potential
+from tests.toys import DirectMorse, Morse, toy_potential
 
 
 def test_scales_are_those_of_the_protocol():
@@ -102,6 +103,25 @@ def test_clusters_are_refused():
     atoms.pbc = (True, True, False)
     with pytest.raises(DataError, match="three periodic directions"):
         equation_of_state(toy_potential(), atoms)
+
+
+@pytest.mark.parametrize("model", [Morse, DirectMorse])
+def test_speed_asks_as_dynamics_does(model, monkeypatch):
+    """Without autograd, which gradient models switch on for themselves."""
+    seen, potential = [], toy_potential(model=model)
+    forward = type(potential).forward
+
+    def watched(self, graph, **options):
+        seen.append(torch.is_grad_enabled())
+        found = forward(self, graph, **options)
+        assert not found.forces.requires_grad
+        return found
+
+    monkeypatch.setattr(type(potential), "forward", watched)
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
+    speed(potential, atoms, repeats=1, warmup=1)
+    speed_of_set(potential, [atoms], passes=1)
+    assert seen == [False] * 4
 
 
 def test_speed_is_positive_and_stamped():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -84,6 +85,17 @@ def test_width_multipliers_make_smaller_and_larger_models(
     assert sizes == sorted(sizes)
     # Matrices grow with the square, NequIP's products of two kinds of channels with the cube.
     assert all(1.5 < large / small < 8 for small, large in pairwise(sizes)), sizes
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_cap_on_neighbours_is_refused_where_every_edge_needs_its_reverse(name: str) -> None:
+    model_class = get_model(name)
+    capped = model_class.presets["tiny"].model_copy(update={"max_neighbors": 20})
+    if model_class.needs.reverse_edges:
+        with pytest.raises(ConfigError, match=f"{re.escape(model_class.title)} needs the reverse"):
+            model_class(capped, 2)
+    else:
+        assert model_class(capped, 2).needs.max_neighbors == 20
 
 
 def test_unknown_model_gets_a_suggestion() -> None:

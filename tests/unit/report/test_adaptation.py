@@ -1,5 +1,6 @@
 """What the report says of adapted potentials, studies and families."""
 
+from dataclasses import asdict
 from html import escape
 
 import pytest
@@ -9,10 +10,12 @@ from siliforce.report import write_report
 from siliforce.report.adaptation import comparison_part, equal_table, policy_table, study_folder
 from siliforce.transfer.curves import summary
 from siliforce.transfer.family import catalogue
+from siliforce.transfer.saved import Amount, Number
 from tests.run_folders import make_run
 from tests.toys import toy_potential
 from tests.unit.transfer.test_study import made_rows
 
+FIVE = Amount(Number(5.0))
 FACTS = {
     "model": "bpnn", "policies": ["all", "last"], "frames": [5, 10, 20], "left_out": [],
     "draws": 4, "n_test": 7, "source_forces_rmse": 40.0,
@@ -56,14 +59,17 @@ def test_page_of_a_family(tmp_path):
             "name": name, "element": x, "site": "Si", "count": 1, "concentration": 1 / 64,
             "n_frames": 9, "model": f"{name}/best.safetensors", "seconds": 40.0, "alarm": alarm,
             "adapted_energy_rmse": 2.0, "adapted_forces_rmse": 50.0, "scratch_energy_rmse": 9.0,
-            "scratch_forces_rmse": 150.0, "saved": 6.0, "saved_low": 4.0, "saved_high": 9.0,
-            "bound": bound,
+            "scratch_forces_rmse": 150.0,
+            "at_equal_error": {
+                "text": f"{bound} 6×".strip(), "error": 50.0, "draws": 1,
+                "scratch": asdict(Amount(Number(30.0, bound))), "transfer": asdict(FIVE),
+            },
         }
         for name, x, alarm, bound in (("Si63Ge", "Ge", "", ""), ("Si63P", "P", "it is bad", ">"))
     ]  # fmt: skip
     catalogue(rows, source, ["Si63B"]).save(tmp_path / "results")
     page = write_report(tmp_path).read_text()
-    for text in ("Si63Ge", "1.56", "&gt; 6.0×", "Si63P: it is bad", "Failed: Si63B", "R = "):
+    for text in ("Si63Ge", "1.56", "&gt; 6×", "Si63P: it is bad", "Failed: Si63B", "R = &gt; 1.7"):
         assert text in page
 
 

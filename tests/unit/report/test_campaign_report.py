@@ -9,7 +9,12 @@ from html.parser import HTMLParser
 
 import pytest
 
+from siliforce.benchmark.collect import Entry
+from siliforce.benchmark.findings import Findings
+from siliforce.benchmark.scores import Anchor
+from siliforce.indicators.base import Metric, Result
 from siliforce.report.campaign import render_campaign, scores_csv
+from siliforce.report.campaign_tables import heat_map, ranking
 from siliforce.report.campaign_verdict import verdicts
 from siliforce.report.radar import radar
 from tests.unit.report.synthetic import synthetic
@@ -87,6 +92,70 @@ def test_verdicts_say_what_was_found() -> None:
     )
     assert any("Conserves no energy" in s for s in found["gemnet_dt"].sentences)
     assert "the loss diverged" in " ".join(found["dpa1"].sentences)
+
+
+def one_model(*results: Result, fixed: tuple[Anchor, ...] = ()) -> Findings:
+    return Findings("c", [Entry("a", "m", 0, results=list(results))], {"m": fixed})
+
+
+def result(indicator: str, split: str, failure: str = "", **values: float) -> Result:
+    metrics = [Metric(name=name, value=value, unit="") for name, value in values.items()]
+    config = {"config": {"temperature": 1200.0}}
+    return Result(
+        indicator=indicator, model="a", split=split, failure=failure, metrics=metrics,
+        provenance=config,
+    )  # fmt: skip
+
+
+def test_errors_that_cancel_are_told() -> None:
+    errors = (2.1, 0.8, -3.3, 1.2, 3.9)
+    found = one_model(
+        *(result("eos", f"id:s{k}", V0_error=v) for k, v in enumerate(errors)),
+        result("eos", "id:s5", "the energies have no minimum"),
+        fixed=(Anchor("V0", "id:s0", "V0_error", "%", 0.0, 9.0, ""),),
+    )
+    sentence = verdicts(found)[0].sentences[0]
+    assert "volume 2.3 % off in distribution (at most 3.9 %, s4)" in sentence
+    assert "no equation of state for 1 of 6 curves in distribution" in sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (0.1, "usable for NVT to 1200 K"),
+        (0.8, "not to be relied on in dynamics: wrong structure in 1 of 1 starts (x scores 0.20"),
+        (None, "runs hold, structure not compared, to 1200 K"),
+    ],
+)
+def test_runs_are_usable_only_with_the_structure_of_the_reference(error, said: str) -> None:
+    runs = [result("dynamics", "id:x", survived=9.0, planned=9.0)]
+    runs += [result("survival", "id:x", survived_fraction=1.0)]
+    if error is not None:
+        runs.append(result("rdf", "id:x", rdf_mae=error))
+    fixed = (
+        Anchor("rdf", "id:x", "rdf_mae", "1", 0.0, 1.0, ""),
+        Anchor("survival", "id:x", "survived_fraction", "1", 1.0, 0.0, ""),
+    )
+    assert verdicts(one_model(*runs, fixed=fixed))[0].sentences[0].startswith(said)
+
+
+def test_hovering_over_a_score_of_one_seed_says_so() -> None:
+    found = one_model(
+        result("rdf", "id:x", rdf_mae=0.1),
+        fixed=(Anchor("rdf", "id:x", "rdf_mae", "1", 0.0, 1.0, ""),),
+    )
+    assert heat_map(found, "m").rows[0][2][0].note == "one seed: no interval"
+
+
+def test_times_say_what_else_ran_and_where() -> None:
+    found = synthetic(models=FEW, materials=("one",), seeds=1)
+    timed = [r for e in found.ranked for r in e.of("speed")]
+    assert "Timed at" not in ranking(found).caption
+    for k, one in enumerate(timed):
+        one.provenance["load_average"] = 1.0 + k
+    assert f"Timed at a load of 1.0 to {len(timed)}.0." in ranking(found).caption
+    timed[0].hardware, timed[1].hardware = {"cpu": "one"}, {"cpu": "other"}
+    assert "of 2 machines and not comparable" in ranking(found).caption
 
 
 def test_a_radar_draws_corners_where_the_scores_are() -> None:

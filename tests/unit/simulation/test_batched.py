@@ -15,13 +15,17 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.morse import MorsePotential
 from ase.io import read
 
 from siliforce.errors import ConfigError, DataError
+from siliforce.generate.engines.potential import PythonEngine
+from siliforce.generate.sampling import EngineCalculator
 from siliforce.graph import Graph
 from siliforce.models.base import RawOutput
-from siliforce.simulation.batched import run_batch, run_md
+from siliforce.simulation.batched import identity, run_batch, run_md
 from siliforce.simulation.md import MDConfig, Progress, Status
+from tests.springs import Spring
 from tests.toys import DirectMorse, Morse, toy_potential
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,7 +65,7 @@ def test_models_that_predict_forces_directly_run_too(ensemble):
     assert any(p.requires_grad for p in potential.parameters())
     runs = run_batch(potential, mixture(), SHORT.model_copy(update={"ensemble": ensemble}))
     for run in runs:  # the toy's forces are no gradient: its energy may drift
-        assert run.failure is None or run.failure.reason == "energy drift"
+        assert run.failure is None or (ensemble, run.failure.reason) == ("nve", "energy drift")
         assert run.steps > 10
         assert np.isfinite(run.log["conserved"]).all()
 
@@ -112,9 +116,33 @@ def test_a_failing_run_is_taken_out_and_the_others_go_on(kind):
 
 
 def test_all_may_fail():
-    config = SHORT.model_copy(update={"max_drift": 1e-9})
+    config = SHORT.model_copy(update={"max_drift": 1e-9, "ensemble": "nve"})
     runs = run_batch(toy_potential(), [crystal((1, 1, 1))] * 2, config)
     assert [r.failure.reason for r in runs] == ["energy drift"] * 2
+
+
+def test_a_drift_ends_no_run_under_a_thermostat():
+    """Forces that are no gradient drift where the thermostat takes up what they put in."""
+    config = SHORT.model_copy(update={"max_drift": 1e-9})
+    run = run_md(crystal((1, 1, 1)), toy_potential(), config)
+    assert run.failure is None
+    assert np.isfinite(run.drift())
+    paper = MDConfig.paper(300.0, max_drift=1e-9, equilibration=0.03, production=0.06)
+    assert run_md(crystal(), toy_potential(), paper).failure is None
+    nve = run_md(crystal(), toy_potential(), config.model_copy(update={"ensemble": "nve"}))
+    assert nve.failure.reason == "energy drift"
+    assert nve.failure.time > nve.config.equilibration
+
+
+def test_a_run_that_a_former_judgement_ended_is_begun_again(tmp_path, monkeypatch):
+    config, starts = SHORT.model_copy(update={"max_drift": 1e-9}), [crystal((1, 1, 1))]
+    with monkeypatch.context() as former:
+        former.setattr(MDConfig, "judges_drift", lambda self, time: True)
+        ended = run_batch(toy_potential(), starts, config, tmp_path)
+        assert ended[0].failure.reason == "energy drift"
+    again = run_batch(toy_potential(), starts, config, tmp_path)
+    assert again[0].failure is None
+    assert len(read(tmp_path / "run-0.xyz", index=":")) == len(again[0].frames) == 5
 
 
 def test_calculators_run_one_after_another_with_the_same_records(tmp_path):
@@ -126,6 +154,39 @@ def test_calculators_run_one_after_another_with_the_same_records(tmp_path):
     assert len(read(tmp_path / "run-1.xyz", index=":")) == len(runs[1].frames) == 5
     again = run_batch(EMT(), starts, SHORT, out=tmp_path)
     assert [r.log for r in again] == [r.log for r in runs]
+
+
+def test_a_log_without_units_is_written_anew_when_its_runs_are_taken_up(tmp_path):
+    """Half of a file in other units would be worse than none."""
+    run_batch(toy_potential(), [crystal((1, 1, 1))], SHORT, tmp_path)
+    path = tmp_path / "run-0.csv"
+    whole = path.read_text()
+    path.write_text("time,temperature\n0,300\n")
+    run_batch(toy_potential(), [crystal((1, 1, 1))], SHORT, tmp_path)
+    assert path.read_text() == whole
+
+
+def test_the_runs_of_one_calculator_are_not_taken_for_those_of_another(tmp_path):
+    starts = [crystal((1, 1, 1))]
+    run_batch(MorsePotential(epsilon=0.3, r0=2.6), starts, SHORT, out=tmp_path / "morse")
+    with pytest.raises(ConfigError, match="holds other runs"):
+        run_batch(MorsePotential(epsilon=0.4, r0=2.6), starts, SHORT, out=tmp_path / "morse")
+    home = starts[0].positions.copy()  # a spring states no parameters: nobody knows which it was
+    run_batch(Spring(home), starts, SHORT, out=tmp_path / "spring")
+    with pytest.raises(ConfigError, match="states no parameters"):
+        run_batch(Spring(home, stiffness=6.0), starts, SHORT, out=tmp_path / "spring")
+
+
+def test_the_identity_of_a_calculator_is_its_class_and_parameters():
+    assert identity(MorsePotential(r0=2.6, rho0=4)) == identity(MorsePotential(rho0=4, r0=2.6))
+    assert identity(MorsePotential(r0=2.6)) != identity(MorsePotential(r0=2.7))
+    assert identity(EMT()) == identity(EMT()) != identity(MorsePotential())
+    odd = EMT()
+    odd.parameters["callback"] = print  # cannot be written down
+    assert identity(odd) != identity(odd)
+    engines = [PythonEngine(engine="lj", settings={"sigma": s}) for s in (3.0, 3.4, 3.4)]
+    small, large, same = (identity(EngineCalculator(engine)) for engine in engines)
+    assert small != large == same
 
 
 def test_an_ensemble_moves_by_its_mean_and_says_where_it_disagrees():
@@ -280,6 +341,9 @@ def test_bad_input_is_refused_before_anything_runs():
         run_batch(potential, [crystal(), close], SHORT)
     with pytest.raises(DataError, match="not Ag"):
         run_batch(potential, [crystal(), bulk("Ag", cubic=True)], SHORT)
+    for ensemble in ("nvt", "nve"):
+        with pytest.raises(ValueError, match=f"pressure 3.0 is for ensemble npt, not {ensemble}"):
+            MDConfig(ensemble=ensemble, pressure=3.0)
     with pytest.raises(ValueError, match="protocol paper is"):
         MDConfig(protocol="paper")
 

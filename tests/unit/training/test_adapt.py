@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from siliforce.config import load_config
 from siliforce.errors import ConfigError, DataError
 from siliforce.potential import Potential, read_header
 from siliforce.training.adapt import adapt
-from siliforce.training.adapted import AdaptConfig, Adapted, fingerprint
+from siliforce.training.adapted import AdaptConfig, Adapted, fingerprint, stated_difference
 from siliforce.training.policy import get_policy, rate_factors
 from siliforce.training.runlog import read_metrics
 from tests.cases import CASES, build_potential
@@ -234,3 +235,25 @@ def test_given_reference_energies(germanium):
 
     with pytest.raises(ConfigError, match="names Si, but only new elements"):
         start._fit_energies(start.source, germanium, (32,), Console(quiet=True))
+
+
+QE = "QE-6.7 PBE Gamma ecut24Ry fd0.002Ry nspin{} {}"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "differ"),
+    [
+        (QE.format(1, "Si.pbe-rrkj.UPF"), QE.format(1, "Si.pbe-rrkj.UPF+Ge.pbe-k.UPF"), False),
+        (QE.format(1, "Si.pbe-rrkj.UPF"), QE.format(2, "Si.pbe-rrkj.UPF+P.pbe-n.UPF"), False),
+        (QE.format(1, "Si.pbe-rrkj.UPF"), QE.format(1, "Si.pbe-nl.UPF+Ge.pbe-k.UPF"), True),
+        ("VASP PBE 520 eV Si", "VASP PBE 520 eV Ge_d+Si", False),
+        ("VASP PBE 520 eV Si", "VASP PBE 400 eV Ge_d+Si", True),
+        ("VASP PBE 520 eV Si_GW", "VASP PBE 520 eV Ge_d+Si", True),
+        ("PBE", "PW91", True),
+        ("PBE", "PBE+U", True),
+    ],
+)
+def test_levels_of_theory_are_compared_for_shared_elements(source, target, differ):
+    card = SimpleNamespace(level_of_theory=source, elements=[14])
+    data = SimpleNamespace(facts={"level_of_theory": target}, elements=(14, 15, 32))
+    assert bool(stated_difference(card, data)) is differ

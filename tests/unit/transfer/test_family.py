@@ -1,16 +1,20 @@
 """A catalogue of compositions: made, killed, extended, summed up."""
 
 import json
+import shutil
+from dataclasses import asdict
 
 import pytest
 import yaml
 
+from siliforce.data import load_dataset
 from siliforce.errors import ConfigError, DataError
 from siliforce.indicators.base import Result
 from siliforce.potential import Potential
 from siliforce.training.settings import TrainConfig
 from siliforce.transfer.cost import saving
-from siliforce.transfer.family import catalogue, load_family, work_on_family
+from siliforce.transfer.family import _job, catalogue, load_family, work_on_family
+from siliforce.transfer.saved import Amount, Number, Saved
 from tests.cases import CASES, build_potential
 from tests.toys import toy_potential
 from tests.unit.training.target import target
@@ -57,6 +61,69 @@ def test_grows_by_one_composition(folder):
     assert kept.tables == both.tables
 
 
+def test_a_composition_that_gets_frames_or_settings_is_trained_beside_the_old_one(folder):
+    work_on_family(write(folder, ["Ge"]), folder / "out", train=FAST, quiet=True)
+    shutil.rmtree(folder / "Ge")
+    target(8, folder / "Ge", new=("Ge",))
+    grown = work_on_family(write(folder, ["Ge"]), folder / "out", train=FAST, quiet=True)
+    (row,) = grown.tables["catalogue"]
+    assert grown.provenance["failed"] == []
+    assert row["n_frames"] == 6
+    assert row["model"].startswith("Si7Ge-")
+    assert (folder / "out" / row["model"]).is_file()
+    assert (folder / "out" / "Si7Ge" / "best.safetensors").is_file()
+    longer = FAST.model_copy(update={"max_time": "60s"})
+    longer = TrainConfig.model_validate(longer.model_dump(exclude_unset=True))
+    again = work_on_family(write(folder, ["Ge"]), folder / "out", train=longer, quiet=True)
+    assert again.provenance["failed"] == []
+    assert again.tables["catalogue"][0]["model"] not in (row["model"], "Si7Ge/best.safetensors")
+
+
+def test_learning_curves_may_follow_without_training_the_model_again(folder):
+    work_on_family(write(folder, ["Ge"]), folder / "out", train=FAST, quiet=True)
+    made = (folder / "out" / "Si7Ge" / "best.safetensors").stat().st_mtime_ns
+    family = write(folder, ["Ge"], study={"frames": [2, 3], "draws": 1})
+    found = work_on_family(family, folder / "out", train=FAST, quiet=True)
+    assert found.tables["catalogue"][0]["model"] == "Si7Ge/best.safetensors"
+    assert (folder / "out" / "Si7Ge" / "best.safetensors").stat().st_mtime_ns == made
+
+
+def test_one_composition_that_fails_does_not_stop_the_others(folder):
+    shutil.rmtree(folder / "Ge")
+    target(3, folder / "Ge", new=("Ge",))
+    target(12, folder / "Sn2", new=("Sn",))
+    family = write(folder, ["Ge", "Sn"], study={"frames": [3], "draws": 1})
+    found = work_on_family(family, folder / "out", train=FAST, quiet=True)
+    assert [row["name"] for row in found.tables["catalogue"]] == ["Si7Sn"]
+    (lost,) = found.provenance["failed"]
+    assert lost.startswith("Si7Ge (a study of 3 frames and more needs as many")
+
+
+def test_test_frames_count_by_what_is_in_them(folder):
+    def key():
+        family = write(folder, ["Ge"])
+        targets = [t.model_copy(update={"test": [str(folder / "t")]}) for t in family.targets]
+        source = Potential.load(folder / "source.safetensors")
+        frames = load_dataset(targets[0].data)
+        return _job(family.model_copy(update={"targets": targets}), targets[0], frames, source, [])
+
+    target(2, folder / "t", new=("Ge",), seed=3)
+    first = key()
+    assert key() == first
+    shutil.rmtree(folder / "t")
+    target(2, folder / "t", new=("Ge",), seed=4)
+    assert key().key != first.key
+
+
+def test_policies_are_checked_before_work_begins(folder):
+    with pytest.raises(ConfigError, match="did you mean 'last'"):
+        work_on_family(write(folder, ["Ge"], policy="lsat"), folder / "out", quiet=True)
+    train = TrainConfig(policy="last")
+    with pytest.raises(ConfigError, match="name one as policy in the family file"):
+        work_on_family(write(folder, ["Ge"]), folder / "out", train=train, quiet=True)
+    assert not (folder / "out").exists()
+
+
 def test_goes_on_after_a_kill(folder, monkeypatch):
     import siliforce.transfer.family as module
 
@@ -77,26 +144,49 @@ def test_goes_on_after_a_kill(folder, monkeypatch):
     assert len(found.tables["catalogue"]) == 2
 
 
-def test_with_learning_curves_the_saving_is_measured(folder):
+@pytest.fixture
+def forces_are_strong(monkeypatch):
+    """Potentials of one epoch count as better than nothing."""
+    monkeypatch.setattr("siliforce.transfer.study.Study._zero_forces", lambda self: 1e9)
+
+
+def test_with_learning_curves_the_saving_is_measured(folder, forces_are_strong):
     family = write(folder, ["Ge"], study={"frames": [2, 3], "draws": 2})
     found = work_on_family(family, folder / "out", train=FAST, quiet=True)
     row = found.tables["catalogue"][0]
-    expected = (40 + 4 * row["saved"]) / (40 + 4)
-    assert found.value("R_measured") == pytest.approx(expected)
+    saved = row["at_equal_error"]
+    assert saved["policy"] == "all"
+    scratch, transfer = (saved[kind]["value"]["value"] for kind in ("scratch", "transfer"))
+    assert found.value("R_measured") == pytest.approx((40 + scratch) / (40 + transfer))
     json.dumps(found.model_dump(mode="json"))
 
 
 def test_bounds_are_said():
     source = toy_potential()
     source.card.n_frames = 100
+    two, four = Amount(Number(2.0)), Amount(Number(4.0))
+    bounded, exact = Amount(Number(20.0, ">")), Amount(Number(12.0))
     rows = [
-        {"name": "a", "n_frames": 10, "alarm": "", "saved": 5.0, "bound": ">"},
-        {"name": "b", "n_frames": 10, "alarm": "worse", "saved": 3.0, "bound": ""},
-    ]
+        {"name": "a", "n_frames": 10, "alarm": "",
+         "at_equal_error": asdict(Saved(bounded, two, 50.0, 1))},
+        {"name": "b", "n_frames": 10, "alarm": "worse",
+         "at_equal_error": asdict(Saved(exact, four, 50.0, 1))},
+    ]  # fmt: skip
     result = catalogue(rows, source, ["c"])
-    assert result.value("R_measured") == pytest.approx((100 + 50 + 30) / 120)
-    assert "a bound (>)" in result.metric("R_measured").note
+    assert result.value("R_measured") == pytest.approx((100 + 20 + 12) / 106)
+    assert result.metric("R_measured").note.startswith("> 1.2, ")
     assert result.provenance["alarms"] == ["b: worse"]
+
+
+def test_what_is_studied_is_the_policy_of_the_model_files(folder, forces_are_strong):
+    curves = {"frames": [2, 3], "draws": 1}
+    assert write(folder, ["Ge"], study=curves).study.policies == ["all"]
+    assert write(folder, ["Ge"], policy="last", study=curves).study.policies == ["last"]
+    both = write(folder, ["Ge"], policy="last", study=curves | {"policies": ["all", "last"]})
+    found = work_on_family(both, folder / "out", train=FAST, quiet=True)
+    assert found.tables["catalogue"][0]["at_equal_error"]["policy"] == "last"
+    with pytest.raises(ConfigError, match=r"study\.policies lacks last"):
+        write(folder, ["Ge"], policy="last", study=curves | {"policies": ["all"]})
 
 
 def test_frames_of_another_composition(folder):

@@ -9,6 +9,7 @@ import torch
 from siliforce.errors import ConfigError
 from siliforce.indicators.base import Result
 from siliforce.report.transfer import claim_sentences, write_molecules_page
+from siliforce.training.options import parse
 from siliforce.transfer.demo import demonstrate
 from siliforce.transfer.molecules import (
     ADDED,
@@ -113,6 +114,13 @@ def test_the_claim_is_judged_only_where_it_was_tested(result) -> None:
     assert any("does not hold" in s for s in claim_sentences(tested))
     few.value = 0.5
     assert any("without, holds here" in s for s in claim_sentences(tested))
+
+
+def test_sizes_are_a_rising_curve_of_at_least_three_samples() -> None:
+    assert parse(DemoConfig, {"sizes": [20, 5, 20]}).sizes == (5, 20)
+    for sizes in ([1, 5], [2], []):
+        with pytest.raises(ConfigError, match="each at least 3"):
+            parse(DemoConfig, {"sizes": sizes})
 
 
 def test_more_samples_than_there_are() -> None:

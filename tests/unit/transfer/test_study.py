@@ -1,12 +1,14 @@
 """Learning curves: nested draws, resumed after kills, extended, summed up."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from siliforce.errors import ConfigError, DataError
 from siliforce.indicators.base import Result
+from siliforce.transfer.compare import LADDER
 from siliforce.transfer.curves import middle_and_band, summary
 from siliforce.transfer.study import Plan, Study, study
 from tests.cases import CASES, build_potential
@@ -57,16 +59,22 @@ def test_a_kill_costs_one_training_and_more_can_be_asked_for(inputs, tmp_path, m
     assert done
     result = study(**inputs, **options(tmp_path))
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "study" / "done").iterdir()}
-    assert len(after) == 2 * 2 * 3  # numbers of frames, draws, one policy and two rates
-    assert done.items() <= after.items()
+    kinds = [json.loads((tmp_path / "study" / "done" / name).read_text())["kind"] for name in after]
+    assert kinds.count("transfer") == 2 * 2  # numbers of frames, draws
     assert len(begun) == 5
+    for n in ("2", "4"):  # the best learning rate lies between two others, or at the last one
+        tried = {r["which"] for r in result.tables["trainings"]
+                 if r["kind"] == "scratch" and r["n"] == int(n)}  # fmt: skip
+        best = result.provenance["control_rates"][n]
+        assert min(tried) < best < max(tried) or best in (LADDER[0], LADDER[-1])
+    assert done.items() <= after.items()
     assert {row["n"] for row in result.tables["policies"]} == {2, 4}
     more = study(**inputs, **options(tmp_path, policies=["all", "last"], draws=3))
     assert len(begun) == 5 + 2 + 6  # the third draw of the first policy, all of the second
     assert {s["name"] for s in more.curves["series"]} == {"all", "last", "from scratch"}
     kept = Result.load(tmp_path / "study" / "results" / "transfer_study-test.json")
     assert kept.provenance["sentences"] == more.provenance["sentences"]
-    assert "DFT frames saved at equal force error" in more.provenance["sentences"][0]
+    assert "still improving when its budget ended" in more.provenance["sentences"][0]  # one epoch
 
 
 def test_a_target_without_the_source_s_element_and_what_the_source_forgets(inputs, tmp_path):
@@ -80,6 +88,44 @@ def test_a_target_without_the_source_s_element_and_what_the_source_forgets(input
     forgot = {row["kind"]: "source_forces_rmse" in row for row in found.tables["trainings"]}
     assert forgot == {"transfer": True, "scratch": False}
     assert found.provenance["source_forces_rmse"] > 0
+
+
+def test_test_frames_are_not_among_those_drawn(inputs, tmp_path):
+    with pytest.raises(DataError, match="--test: 9 of 9 frames are copies"):
+        study(**inputs, **options(tmp_path, test=inputs["data"]))
+
+
+def test_policies_of_your_own_and_keys_that_stay(inputs, tmp_path):
+    """A policy by parts is trained as it is; what it is called changes no other training."""
+    paths = {"source": str(inputs["source"]), "data": [str(inputs["data"])], "frames": [4]}
+    own = {"policies": {"out": {"parts": {"readout": 1}}}}
+    plain, named = Study(tmp_path, Plan(**paths)), Study(tmp_path, Plan(**paths, adapt=own))
+    assert [j.key for j in plain.jobs()] == [j.key for j in named.jobs()]
+    found = study(**inputs, **options(
+        tmp_path, frames=(4,), draws=1, policies=["out", "all"], config=own,
+    ))  # fmt: skip
+    sizes = {r["which"]: r["n_parameters"] for r in found.tables["trainings"]}
+    assert sizes["out"] < sizes["all"] == sizes[1.0]
+    train = FAST | {"policy": {"parts": {"readout": 1}}}
+    alone = study(**inputs, **options(tmp_path, frames=(4,), draws=1, train=train))
+    assert {s["name"] for s in alone.curves["series"]} == {"custom", "from scratch"}
+    with pytest.raises(ConfigError, match="are both given"):
+        study(**inputs, **options(tmp_path, train=train, policies=["last"]))
+
+
+def test_replayed_frames_count_by_what_is_in_them(inputs, tmp_path):
+    def keys():
+        paths = {"source": str(inputs["source"]), "data": [str(inputs["data"])], "frames": [4]}
+        own = Study(tmp_path, Plan(**paths, replay=[str(tmp_path / "si")]))
+        section = Plan(**paths, adapt={"replay": str(tmp_path / "si")})
+        return [j.key for plan in (own, Study(tmp_path, section)) for j in plan.jobs()]
+
+    target(3, tmp_path / "si", new=())
+    first = keys()
+    assert keys() == first
+    shutil.rmtree(tmp_path / "si")
+    target(3, tmp_path / "si", new=(), seed=8)
+    assert not set(keys()) & set(first)
 
 
 def test_too_few_frames(inputs, tmp_path):
@@ -115,12 +161,49 @@ def test_summary_of_a_known_gain():
     result = summary(made_rows(gain=1.5), FACTS)
     found = result.metric("frames_saved_all")
     assert found.value == pytest.approx(1.5**2, rel=0.1)
-    assert found.low < 1.5**2 < found.high
+    assert found.low < 1.5**2 < (found.high or np.inf)
     assert result.provenance["alarm"] == ""
     assert result.provenance["control_rates"] == {"5": 1.0, "10": 1.0, "20": 1.0}
     assert "not measured: 50 frames" in result.provenance["sentences"][-1]
+    assert not any("still improving" in s for s in result.provenance["sentences"])
     assert [row["bound"] for row in result.tables["equal"]] == ["", ">", ">"]  # 11, 22, 45
     json.dumps(result.model_dump(mode="json"))
+
+
+def test_a_control_that_was_not_trained_to_the_end_is_said():
+    rows = made_rows(gain=2.0)
+    ends = {5: (50, 50, "all epochs done"), 10: (40, 50, "all epochs done"),
+            20: (500, 505, "no improvement in 30 validations")}  # fmt: skip
+    for row in rows:
+        row["best_epoch"], row["epochs"], row["stop_reason"] = ends[row["n"]]
+    sentence = summary(rows, FACTS).provenance["sentences"][0]
+    assert "frames saved" in sentence
+    assert "still improving when its budget ended, in 4 of 12 trainings (5 frames)" in sentence
+
+
+@pytest.mark.parametrize(("gain", "who"), [(2.0, "from scratch"), (0.1, "with transfer")])
+def test_without_a_control_better_than_no_forces_there_is_no_factor(gain, who):
+    """From scratch errors are 134, 95 and 67 meV/Å."""
+    low, high = (60.0, 100.0) if who == "from scratch" else (300.0, 1000.0)
+    none = summary(made_rows(gain, noise=0.01), FACTS | {"zero_forces_rmse": low})
+    assert none.metrics == []
+    assert none.tables["saved"] == none.tables["equal"] == []
+    assert f"{who} nothing was learned" in none.provenance["sentences"][0]
+    some = summary(made_rows(gain, noise=0.01), FACTS | {"zero_forces_rmse": high})
+    assert some.metric("frames_saved_all") is not None
+    said = "From scratch with 5 frames the force error is not below"
+    assert any(said in s for s in some.provenance["sentences"]) == (who == "from scratch")
+
+
+def test_a_learning_rate_at_the_edge_and_draws_that_share_frames_are_said():
+    rows = made_rows(gain=2.0)
+    sentences = " ".join(summary(rows, FACTS | {"n_pool": 18}).provenance["sentences"])
+    assert "With 5, 10, 20 frames the best learning rate of the control is the highest" in sentences
+    assert "Draws of 10, 20 frames from a pool of 18" in sentences
+    higher = [r | {"which": 3.0, "valid_loss": 1e6} for r in rows if r["which"] == 1.0]
+    sentences = " ".join(summary(rows + higher, FACTS | {"n_pool": 100}).provenance["sentences"])
+    assert "learning rate" not in sentences
+    assert "pool" not in sentences
 
 
 def test_summary_says_when_transfer_hurts_and_when_it_only_seems_so():
