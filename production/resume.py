@@ -14,14 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+from collections import Counter
 from pathlib import Path
 
 from ase import Atoms
 
 from siliforce.files import write_atomic
 from siliforce.generate import Run, load_engine, run_queue
+from siliforce.generate.engines import net_force
 from siliforce.generate.frames import frame_key, read_frames, to_extxyz
-from siliforce.generate.runner import by_group, slug
+from siliforce.generate.runner import by_group, file_names
 
 HERE = Path(__file__).parent
 SETS = HERE.parent / "src" / "siliforce" / "data" / "sets"
@@ -41,20 +43,27 @@ def in_set(name: str) -> dict[str, list[Atoms]]:
 
 
 def queue(root: Path, name: str, preset: str) -> None:
-    """Queue what is not in the set yet; a batch that is there is left as it is."""
-    if (root / "queue" / name).is_dir():
-        return
+    """Queue what is neither in the set nor queued yet, by whatever settings that was."""
+    run = Run(root)
     known = {geometry(atoms) for members in in_set(name).values() for atoms in members}
     frames = read_frames(HERE / f"{name}.extxyz.xz")
+    n_known = sum(geometry(atoms) in known for atoms in frames)
+    print(f"{name}: {n_known} of {len(frames)} queued frames are in the set")
+    systems = {atoms.info["system"] for atoms in frames}
+    known |= {geometry(job.payload.atoms) for job in run.jobs() if job.group in systems}
     missing = [atoms for atoms in frames if geometry(atoms) not in known]
     if missing:
-        Run(root).add(name, missing, load_engine(ENGINES / f"{preset}.yaml"))
-    print(f"{name}: {len(frames) - len(missing)} of {len(frames)} queued frames are in the set")
+        run.add(name, missing, load_engine(ENGINES / f"{preset}.yaml"))
 
 
 def gather(root: Path, name: str, facts: dict[str, str]) -> int:
-    """Add finished frames to a set; returns how many it has."""
+    """Add finished frames to a set; returns how many it has.
+
+    Frames that were finished before there was a limit on the net force are held to it here.
+    """
     groups = in_set(name)
+    engine = load_engine(ENGINES / f"{facts['engine']}.yaml")
+    limit = engine.max_net_force
     known = {geometry(atoms) for members in groups.values() for atoms in members}
     frames = read_frames(HERE / f"{name}.extxyz.xz")
     queued = {geometry(atoms): atoms.info["system"] for atoms in frames}
@@ -62,14 +71,19 @@ def gather(root: Path, name: str, facts: dict[str, str]) -> int:
         identity = geometry(atoms)
         if identity in known or queued.get(identity) != atoms.info["system"]:
             continue  # there already, or queued for something else (a convergence study)
+        if limit is not None and net_force(atoms.get_forces()) > limit:
+            continue
         atoms.info = {k: v for k, v in atoms.info.items() if k not in LEFT_OUT}
         groups.setdefault(str(atoms.info["system"]), []).append(atoms)
     total = sum(map(len, groups.values()))
+    files = file_names(groups)
     for system, members in groups.items():
         text = to_extxyz(members).encode()
-        write_atomic(SETS / name / f"{slug(system)}.extxyz.xz", lzma.compress(text, preset=9))
+        write_atomic(SETS / name / f"{files[system]}.extxyz.xz", lzma.compress(text, preset=9))
     if total:
+        levels = Counter(atoms.info["level"] for members in groups.values() for atoms in members)
         content = {"title": facts["title"], "licence": facts["licence"], "n_frames": total}
+        content |= {"levels": dict(levels), "force_errors": engine.convergence}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         write_atomic(SETS / name / "set.json", text)
     print(f"{name}: {total} frames", {k: len(v) for k, v in groups.items()})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +17,12 @@ from siliforce.errors import ConfigError
 from siliforce.generate import converge, load_engine, make_engine
 from siliforce.generate.converge import translation_error
 from siliforce.generate.engines import base, cp2k, gth, potential, qe, vasp
+from siliforce.generate.frames import frame_key, read_frames
 from siliforce.generate.stillinger_weber import StillingerWeber
 from siliforce.jobs import JobFailed
 
 CONFIGS = Path(__file__).parents[2] / "src" / "siliforce" / "configs" / "generate"
+SETS = CONFIGS.parents[1] / "data" / "sets"
 RECORDED = Path(__file__).parent / "recorded"
 GTH = """#
 As GTH-PBE-q5 GTH-PBE
@@ -86,7 +91,10 @@ def test_pw_input_follows_elements_and_the_second_try(fake_pw: Path) -> None:
     first, second = silicon, engine.input_text(bulk("Si"), safer=True)
     assert first != second
     assert "mixing_ndim" in second
-    assert engine.level(bulk("Si")) == "QE-6.7 PBE k2x2x1s ecut24Ry fd0.002Ry nspin2 a"
+    assert engine.level(bulk("Si"), "6.7") == (
+        "QE-6.7 PBE k2x2x1s ecut24Ry rho96Ry scf1e-08Ry fd0.002Ry nspin2 a"
+    )
+    assert "rho144Ry" in engine.level(bulk("SiC", "zincblende", a=4.4))
 
 
 def test_spin_where_the_electrons_are_odd(fake_pw: Path) -> None:
@@ -275,6 +283,11 @@ def test_gate_refuses_what_cannot_be_right() -> None:
         base.gate(labels(float("nan"), np.zeros((2, 3))), atoms)
     with pytest.raises(JobFailed, match="largest force"):
         base.gate(labels(1.0, np.full((2, 3), 99.0)), atoms)
+    pulled = labels(1.0, np.array([[0.02, 0, 0], [0.003, 0, 0.0]]))
+    base.gate(pulled, atoms)
+    base.gate(pulled, atoms, max_net_force=0.024)
+    with pytest.raises(JobFailed, match=r"net force 0\.0230 eV/Å is above 0\.02 eV/Å"):
+        base.gate(pulled, atoms, max_net_force=0.02)
     with pytest.raises(JobFailed, match="1 forces for 2 atoms"):
         base.gate(labels(1.0, np.zeros((1, 3))), atoms)
 
@@ -318,3 +331,93 @@ def test_what_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         base.run_program(["sleep", "600"], tmp_path, "out.txt", 1.0)
     busy = ["sh", "-c", "for i in 1 2 3 4 5 6; do sleep 0.2; echo $i; done"]
     assert base.run_program(busy, tmp_path, "out.txt", 1.0) == ("1\n2\n3\n4\n5\n6\n", 0)
+
+
+def test_the_limit_on_the_net_force_is_no_part_of_the_key() -> None:
+    engine = load_engine(CONFIGS / "engines" / "gpaw-sin.yaml")
+    assert engine.max_net_force == 0.02
+    assert engine.safer_settings["h"] == 0.14
+    assert engine.identity() == engine.model_copy(update={"max_net_force": None}).identity()
+
+
+@pytest.mark.parametrize("name", ["hfo", "sin"])
+def test_embedded_frames_keep_the_limit_their_readme_states(name: str) -> None:
+    folder = SETS / f"samd23-mini-{name}"
+    preset = {"hfo": "gpaw-hfo2", "sin": "gpaw-sin"}[name]
+    limit = load_engine(CONFIGS / "engines" / f"{preset}.yaml").max_net_force
+    readme = (folder / "README.md").read_text()
+    stated, n_first = re.search(r"at most (\d\.\d+) eV/Å in\s+the first (\d+)", readme).groups()
+    frames = read_frames(folder / f"{name}.extxyz.xz")
+    assert len(frames) == json.loads((folder / "set.json").read_text())["n_frames"]
+    net = [np.linalg.norm(atoms.get_forces().sum(axis=0)) for atoms in frames]
+    assert max(net) <= limit
+    assert max(net[: int(n_first)]) == pytest.approx(float(stated), abs=5e-5)
+
+
+def test_a_check_leaves_the_users_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho started > gpaw.txt\necho \'{"ready": "1"}\'\ncat\n')
+    python.chmod(0o755)
+    mine = [tmp_path / "gpaw.txt", tmp_path / "engine.log"]
+    for path in mine:
+        path.write_text("mine")
+    make_engine({"engine": "gpaw", "python": str(python)}).check({"Si"})
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
+
+
+def test_the_level_names_version_functional_and_everything_that_changes_the_numbers() -> None:
+    cell = bulk("Si")
+
+    def level(version: str, **settings: object) -> str:
+        return make_engine(settings).level(cell, version)
+
+    sin = load_engine(CONFIGS / "engines" / "gpaw-sin.yaml")
+    assert sin.level(cell, "22.8.0").startswith("gpaw-22.8.0 PBE convergence=")
+    plain = {"engine": "vasp", "potcar_path": "x"}
+    assert (
+        level("6.3.0", **plain) == "VASP-6.3.0 PBE 520 eV ediff1e-06 k1x1x1 gauss0.05eV nspin1 Si"
+    )
+    assert level("6", **plain, incar={"ivdw": 12}).endswith("Si ivdw=12")
+    assert level("6", **plain, ediff=1e-4) != level("6", **plain)
+    basis = {"engine": "cp2k", "basis": {"Si": "b"}, "potential": {"Si": "p"}}
+    assert level("2023.1", **basis).startswith("CP2K-2023.1 PBE Gamma cut600Ry rel60Ry scf1e-07 OT")
+    assert level("1", **basis, eps_scf=1e-5) != level("1", **basis)
+    assert level("3.23", engine="lj", settings={"rc": 4.0}) == "lj-3.23 rc=4.0"
+
+
+def test_a_model_counts_by_its_content_and_folders_do_not(tmp_path: Path, fake_pw: Path) -> None:
+    def key(settings: dict[str, object]) -> str:
+        return frame_key(bulk("Si"), make_engine(settings).identity())
+
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.txt").write_text("first")
+    here, there = (
+        {"engine": "nep", "settings": {"model": str(tmp_path / folder / "model.txt")}}
+        for folder in ("here", "there")
+    )
+    first = key(here)
+    assert first == key(there)
+    (tmp_path / "here" / "model.txt").write_text("second, in its place")
+    assert first != key(here)
+    pw = {
+        "engine": "qe",
+        "command": str(fake_pw),
+        "pseudopotentials": {"Si": "Si.UPF"},
+        "ecutwfc": 20,
+        "ecutrho": 80,
+    }
+    assert key(pw) == key(pw | {"pseudo_dirs": ["/elsewhere"]})
+    assert key(pw) != key(pw | {"pseudopotentials": {"Si": "other.UPF"}})
+
+
+@pytest.mark.parametrize("name", ["samd23-mini-hfo", "samd23-mini-sin", "si-substitution"])
+def test_embedded_sets_state_their_levels_and_errors(name: str) -> None:
+    stated = json.loads((SETS / name / "set.json").read_text())
+    frames = [a for file in (SETS / name).glob("*.xz") for a in read_frames(file)]
+    assert stated["levels"] == Counter(a.info["level"] for a in frames)
+    assert stated["n_frames"] == len(frames)
+    assert all(0 < error < 0.05 for error in stated["force_errors"].values())

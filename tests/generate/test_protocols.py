@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from ase.build import bulk
 from ase.calculators.calculator import kptdensity2monkhorstpack
-from ase.io import read
+from ase.io import read, write
 
-from siliforce.errors import ConfigError
+from siliforce.errors import ConfigError, DataError
 from siliforce.files import write_atomic
 from siliforce.generate import load_protocol, plan, run
 from siliforce.generate.engines import make_engine
 from siliforce.generate.engines.base import Engine
-from siliforce.generate.pipeline import sampling_jobs
+from siliforce.generate.pipeline import gather, sampling_jobs
 from siliforce.generate.protocols import Protocol
+from siliforce.generate.runner import slug
 from siliforce.generate.sampling import Stage, sample
 from siliforce.jobs import JobFailed
 
@@ -43,7 +45,8 @@ def shortened(path: Path, lj: dict[str, Any]) -> Protocol:
         start["count"] = min(start["count"], 20)
         if start["random"]:
             start["random"], start["density"] = "Si3N4" if "N" in start["random"] else "Si4", 0.8
-    return Protocol(**content | {"engine": lj, "sampler": None, "timestep_fs": 0.2})
+    soft = {**lj, "settings": {**lj["settings"], "sigma": 1.0}}  # no random start explodes
+    return Protocol(**content | {"engine": soft, "sampler": None, "timestep_fs": 0.2})
 
 
 @pytest.mark.parametrize("path", PROTOCOLS, ids=lambda path: path.stem)
@@ -81,6 +84,7 @@ def test_samd23_protocol_runs_at_toy_length(name: str, lj: dict[str, Any], tmp_p
         (t.system, stage.name) for t in protocol.trajectories() for stage in t.stages if stage.keep
     }
     assert {a.info["split"] for a in frames} == {"id", "ood"}
+    assert all(a.info["level"].startswith("lj-") for a in frames)  # with its version
 
 
 def small(lj: dict[str, Any], **changes: Any) -> Protocol:
@@ -342,3 +346,78 @@ def test_wrong_engines_and_stages_are_said_with_the_plan(
         path.write_text(yaml.safe_dump(content | changes))
         with pytest.raises(ConfigError, match=message):
             load_protocol(path)
+
+
+def test_every_system_has_a_file_of_its_own(lj: dict[str, Any], tmp_path: Path) -> None:
+    names = ["α-Si", "β-Si", "Hf₃₂O₆₄", "Si (100)", "é"]
+    assert [slug(name) for name in names] == ["alpha-si", "beta-si", "hf32o64", "si-100", "e"]
+    starts = [{"crystal": "Si", "label": "α-Si", "strains": [0.0, 0.01]}]
+    starts += [{"crystal": "Si", "label": "β-Si", "strains": [0.02, 0.03, 0.04]}]
+    folder = run(Protocol(name="x", engine=lj, starts=starts), tmp_path)
+    sizes = {path.name: len(read(path, ":")) for path in folder.iterdir()}
+    assert sizes == {"alpha-si.extxyz.xz": 2, "beta-si.extxyz.xz": 3}
+    frames = [a for path in folder.iterdir() for a in read(path, ":")]
+    for atoms in frames:
+        atoms.info["system"] = "a b" if atoms.info["system"] == "α-Si" else "a/b"
+    with pytest.raises(
+        DataError, match=r"'a b' and 'a/b' would both be written to 'a-b'|'a/b' and"
+    ):
+        gather(frames, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ValueError, match=r"'Si 1' and 'si-1' would both"):
+        Protocol(
+            name="x",
+            engine=lj,
+            starts=[starts[0] | {"label": "Si 1"}, starts[1] | {"label": "si-1"}],
+        )
+    with pytest.raises(ValueError, match="makes no file name"):
+        Protocol(name="x", engine=lj, starts=[starts[0] | {"label": "++"}])
+
+
+def test_an_edited_protocol_keeps_its_trajectories_and_gathers_no_other(
+    lj: dict[str, Any], tmp_path: Path
+) -> None:
+    def protocol(first_count: int, **more: Any) -> Protocol:
+        first = {"crystal": "Si", "label": "first", "rattle": 0.05, "count": first_count}
+        return Protocol(name="x", engine=lj, starts=[first, first | {"label": "second"} | more])
+
+    def frames(edited: Protocol, name: str) -> list[Any]:
+        return read(run(edited, tmp_path) / f"{name}.extxyz.xz", ":")
+
+    before = frames(protocol(1), "second")
+    after = frames(protocol(2, count=1), "second")
+    assert len(before) == len(after) == 1
+    np.testing.assert_array_equal(before[0].positions, after[0].positions)
+    assert len(frames(protocol(2, count=1), "first")) == 2
+    assert len(frames(protocol(1, count=1), "first")) == 1  # the other is still in the run folder
+    folder = run(protocol(1, count=1, label="third"), tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["first.extxyz.xz", "third.extxyz.xz"]
+
+
+def test_trajectories_of_one_name_are_told_apart(lj: dict[str, Any]) -> None:
+    start = {"crystal": "Si", "rattle": 0.05}
+    one, two = Protocol(name="x", engine=lj, starts=[start, start]).trajectories()
+    assert (one.name, two.name) == ("Si 0", "Si 1")
+    assert not np.allclose(one.build().positions, two.build().positions)
+
+
+def test_a_file_gives_one_start_for_each_frame(lj: dict[str, Any], tmp_path: Path) -> None:
+    def write_file(seed: int) -> None:
+        frames = [bulk("Si", a=a, cubic=True) for a in (5.3, 5.4, 5.5)]
+        frames[1].rattle(0.01, seed=seed)
+        write(tmp_path / "start.xyz", frames, format="extxyz")
+
+    path = tmp_path / "p.yaml"  # not where the tests run
+    content = {"name": "x", "engine": lj, "starts": [{"file": "start.xyz", "repeat": [1, 1, 2]}]}
+    path.write_text(yaml.safe_dump(content))
+    write_file(seed=1)
+    folder = run(load_protocol(path), tmp_path / "run")
+    found = read(folder / "start.xyz.extxyz.xz", ":")
+    assert [a.cell.lengths()[[0, 2]].tolist() for a in found] == [
+        pytest.approx([a, 2 * a]) for a in (5.3, 5.4, 5.5)
+    ]
+    write_file(seed=2)  # the same name, another structure
+    again = read(run(load_protocol(path), tmp_path / "run") / "start.xyz.extxyz.xz", ":")
+    assert len(again) == 3
+    np.testing.assert_array_equal(found[0].positions, again[0].positions)
+    assert not np.allclose(found[1].positions, again[1].positions)

@@ -17,9 +17,10 @@ from ase.build import bulk
 from ase.io import read, write
 
 from siliforce import jobs as jobs_module
+from siliforce.data.read import load_frames
 from siliforce.errors import ConfigError, DataError
 from siliforce.generate import failures, label, make_engine
-from siliforce.generate.engines.base import Engine
+from siliforce.generate.engines.base import Engine, Labels
 from siliforce.generate.frames import frame_key
 from siliforce.generate.runner import Run, run
 from siliforce.jobs import DiskFullError, Job, JobFolder, work
@@ -75,7 +76,7 @@ def alive(pid: int) -> bool:
 def test_labels_what_is_queued_and_does_it_once(tmp_path: Path, fake_pw: Path) -> None:
     frames = silicon(3)
     queue = Run(tmp_path / "run")
-    assert queue.add("first", [*frames, frames[0]], qe(fake_pw)) == 3  # the copy is dropped
+    assert len(queue.add("first", [*frames, frames[0]], qe(fake_pw))) == 3  # the copy is dropped
     progress = run(tmp_path / "run")
     assert (progress.done, progress.failed, progress.total) == (3, 0, 3)
     run(tmp_path / "run")
@@ -86,7 +87,9 @@ def test_labels_what_is_queued_and_does_it_once(tmp_path: Path, fake_pw: Path) -
     ry = 13.605693122994
     np.testing.assert_allclose(done[0].get_potential_energy(), -15.5 * 8 * ry, rtol=1e-6)
     np.testing.assert_allclose(done[0].get_forces()[0, 0], 0.001 * ry / 0.529177210903, rtol=1e-6)
-    assert done[0].info["level"] == "QE-6.7 PBE Gamma ecut20Ry fd0.002Ry nspin1 Si.UPF"
+    assert done[0].info["level"] == (
+        "QE-6.7 PBE Gamma ecut20Ry rho80Ry scf1e-08Ry fd0.002Ry nspin1 Si.UPF"
+    )
 
 
 def test_hash_follows_content_and_settings(fake_pw: Path) -> None:
@@ -266,14 +269,33 @@ def test_torn_log_line_is_ignored(tmp_path: Path) -> None:
     assert folder.progress([Job("k2", "g"), Job("k3", "g")]).eta_seconds == 4.0
 
 
-def test_batches_can_be_added_but_not_changed(tmp_path: Path, fake_pw: Path) -> None:
+def test_batches_hold_what_was_queued_each_frame_once(tmp_path: Path, fake_pw: Path) -> None:
     queue = Run(tmp_path / "run")
     queue.add("first", silicon(1), qe(fake_pw))
     queue.add("first", silicon(1), qe(fake_pw))
-    with pytest.raises(DataError, match="already holds other frames"):
-        queue.add("first", silicon(2), qe(fake_pw))
+    assert len(list((queue.root / "queue").iterdir())) == 1
+    queue.add("first", silicon(2), qe(fake_pw))  # the same name, other frames
     queue.add("second", silicon(3), qe(fake_pw))
-    assert len({job.key for job in queue.jobs()}) == 3
+    assert len(queue.jobs()) == len({job.key for job in queue.jobs()}) == 3
+    queue.add("first", silicon(1), qe(fake_pw, ecutwfc=30))
+    assert len(queue.jobs()) == 4
+
+
+def test_label_writes_and_counts_its_own_frames_only(tmp_path: Path, lj: dict) -> None:
+    """The same run folder, another file and another engine; then the same file changed."""
+    run, out = tmp_path / "run", tmp_path / "out.extxyz"
+    write(tmp_path / "a.xyz", silicon(3), format="extxyz")
+    write(tmp_path / "b.xyz", silicon(2), format="extxyz")
+    sw = make_engine({"engine": "stillinger-weber"})
+    assert label(tmp_path / "a.xyz", sw, run, out).total == 3
+    stillinger = [a.get_potential_energy() for a in read(out, ":")]
+    assert label(tmp_path / "b.xyz", make_engine(lj), run, out).done == 2
+    assert not set(stillinger) & {a.get_potential_energy() for a in read(out, ":")}
+    assert len(read(out, ":")) == 2
+    assert label(tmp_path / "b.xyz", sw, run, out).done == 2
+    assert [a.get_potential_energy() for a in read(out, ":")] == stillinger[:2]
+    write(tmp_path / "a.xyz", silicon(4), format="extxyz")
+    assert label(tmp_path / "a.xyz", sw, run, out).done == len(read(out, ":")) == 4
 
 
 def test_failed_frames_give_no_file_but_reasons_and_can_be_tried_again(
@@ -303,3 +325,43 @@ def test_label_a_file_and_read_it_back(tmp_path: Path, lj: dict) -> None:
     assert all(np.isfinite(a.get_stress()).all() for a in frames)
     with pytest.raises(DataError, match="no file"):
         label(tmp_path / "missing.xyz", make_engine(lj), tmp_path / "run", out)
+
+
+def test_labels_that_were_in_a_file_do_not_outlive_the_new_ones(
+    tmp_path: Path, lj: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SILIFORCE_CACHE", str(tmp_path / "cache"))
+    frames = silicon(2)
+    for atoms in frames:
+        atoms.info |= {"REF_energy": -999.0, "virial": 9.0 * np.eye(3), "note": "kept"}
+    write(tmp_path / "old.xyz", frames, format="extxyz")
+    out = tmp_path / "new.extxyz"
+    label(tmp_path / "old.xyz", make_engine(lj), tmp_path / "run", out)
+    expected = [a.get_potential_energy() for a in read(out, ":")]
+    assert [frame.energy for frame in load_frames(out)] == pytest.approx(expected)
+    assert expected[0] != -999.0
+    info = read(out, ":")[0].info
+    assert info["note"] == "kept"
+    assert "virial" not in info
+
+
+def test_a_net_force_above_the_limit_gets_its_second_try_then_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine({"engine": "lj", "max_net_force": 0.02})
+    tries: list[bool] = []
+    grid_error = {False: 0.03, True: 0.001}
+
+    def label_with_grid_error(self: Engine, atoms, workdir: Path, safer: bool) -> Labels:
+        tries.append(safer)
+        return Labels(-1.0, np.full((len(atoms), 3), grid_error[safer] / 8 / 3**0.5), None, "1", {})
+
+    monkeypatch.setattr(type(engine), "label", label_with_grid_error)
+    Run(tmp_path / "run").add("first", silicon(1), engine)
+    assert run(tmp_path / "run").done == 1
+    assert tries == [False, True]
+    log = JobFolder(tmp_path / "run", ".extxyz").log()
+    assert "net force 0.0300 eV/Å is above 0.02 eV/Å" in log[0]["reason"]
+    grid_error[True] = 0.021
+    Run(tmp_path / "other").add("first", silicon(1), engine)
+    assert run(tmp_path / "other").failed == 1

@@ -145,7 +145,7 @@ def import_files(
 def load_frames(path: Path, options: ReadOptions | None = None) -> Store:
     """A file as a store in the cache, imported again only when its content changes."""
     options = options or ReadOptions()
-    digest = _content_digest(path, options.model_dump_json())
+    digest = content_digest(path, options.model_dump_json())
     folder = cache_folder() / "stores" / f"{path.name.split('.')[0]}-{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_suffix(".lock")):  # ranks and parallel runs import once
@@ -313,7 +313,8 @@ def _tag(value: Any) -> str | float:
     return value if isinstance(value, str) else float(value)
 
 
-def _content_digest(path: Path, salt: str) -> str:
+def content_digest(path: Path, salt: str = "") -> str:
+    """Hash of a file, or of all files of a folder."""
     h = hashlib.blake2b(salt.encode(), digest_size=8)
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     for file in files:

@@ -38,12 +38,18 @@ def label(
 ) -> Progress:
     """Label every frame of a file and write those that worked to `out`.
 
+    The run folder may hold other frames, also of other engines: they are labelled too if they are
+    not yet, but neither written nor counted.
+
     Args:
         frames: any file ASE reads; labels already in it are ignored.
         folder: run folder; the same call goes on after a stop.
         out: extended XYZ, xz-compressed if its name ends so.
         cluster: pilot jobs that hold the workers instead of this machine.
         retry_failed: try failed frames again.
+
+    Returns:
+        The counts of the file's frames.
 
     Raises:
         DataError: no readable frames, or none that could be labelled.
@@ -53,14 +59,14 @@ def label(
     queue = Run(folder)
     if retry_failed:
         queue.folder.forget_failures()
-    queue.add(slug(Path(frames).name), read_frames(frames), engine)
-    progress = run_queue(folder, workers, on_progress, cluster)
-    done = queue.done()
+    keys = queue.add(slug(Path(frames).name), read_frames(frames), engine)
+    run_queue(folder, workers, on_progress, cluster)
+    done = queue.done(keys)
     if not done:
         raise DataError(f"no frame of '{frames}' could be labelled; " + "; ".join(failures(folder)))
     text = to_extxyz(done).encode()
     write_atomic(out, lzma.compress(text) if str(out).endswith(".xz") else text)
-    return progress
+    return queue.progress(keys=keys)
 
 
 __all__ = [

@@ -14,22 +14,27 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
+from siliforce.data.read import ENERGY_KEYS, FORCES_KEYS, STRESS_KEYS, VIRIAL_KEYS
 from siliforce.errors import DataError
 from siliforce.generate.engines.base import Labels
 
 POSITION_DECIMALS = 8
 KEY_LENGTH = 20
+LABELS = {*ENERGY_KEYS, *FORCES_KEYS, *STRESS_KEYS, *VIRIAL_KEYS}
 
 
 def canonical(atoms: Atoms) -> Atoms:
-    """Species, cell and positions as the files keep them (8 decimals), and `info`; no labels."""
+    """Species, cell and positions as the files keep them (8 decimals), and `info`; no labels.
+
+    Neither those of a calculator nor those of `info`: our reader would take them for ours.
+    """
     frame = Atoms(
         numbers=atoms.numbers,
         positions=np.round(atoms.positions, POSITION_DECIMALS) + 0.0,
         cell=np.round(atoms.cell.array, POSITION_DECIMALS) + 0.0,
         pbc=atoms.pbc,
     )
-    frame.info = dict(atoms.info)
+    frame.info = {k: v for k, v in atoms.info.items() if k not in LABELS}
     return frame
 
 

@@ -22,7 +22,7 @@ from siliforce.errors import DataError
 from siliforce.files import write_atomic
 from siliforce.generate.frames import KEY_LENGTH, read_frames, to_extxyz
 from siliforce.generate.protocols import Protocol, Trajectory
-from siliforce.generate.runner import Run, by_group, slug
+from siliforce.generate.runner import Run, by_group, file_names, slug
 from siliforce.generate.runner import run as run_queue
 from siliforce.generate.sampling import sample
 from siliforce.generate.structures import substituted
@@ -42,6 +42,9 @@ def run(
     retry_failed: bool = False,
 ) -> Path:
     """Run a protocol, or go on with it after any stop.
+
+    The protocol may have been edited meanwhile: what is still in it is not computed again, and
+    the sets hold its frames only.
 
     Args:
         root: run folder.
@@ -73,17 +76,16 @@ def run(
     )
     folder = sampling_folder(root)
     queue, engine = Run(root), protocol.label_engine()
+    keys: list[str] = []
     for job in jobs:
         frames = thinned(protocol, job.payload, _sampled(folder, job))
         if frames:
             batch = f"{job.payload.number:05d}-{slug(job.payload.name)}"
-            if job.key in folder.failed_keys():
-                batch += f"-first-{len(frames)}"
-            queue.add(batch, frames, engine)
+            keys += queue.add(batch, frames, engine)
             if protocol.sampler is None:
                 queue.accept(frames, engine)
     run_queue(root, workers, on_progress, cluster)
-    return gather(queue.done(), root / "sets")
+    return _gather_all(queue.done(dict.fromkeys(keys)), root / "sets")
 
 
 def failures(root: str | Path) -> list[str]:
@@ -109,8 +111,8 @@ def sampling_jobs(protocol: Protocol) -> list[Job]:
         content = {
             "engine": engine,
             "timestep": protocol.timestep_fs,
-            "seed": [trajectory.seed, trajectory.number],
-            "start": trajectory.start.model_dump(mode="json"),
+            "seed": [trajectory.seed, trajectory.name],
+            "start": trajectory.start.content(trajectory.frame),
             "strain": trajectory.strain,
             "temperature": trajectory.temperature,
             "stages": [stage.model_dump(mode="json") for stage in trajectory.stages],
@@ -141,14 +143,26 @@ def gather(frames: list[Atoms], folder: str | Path) -> Path:
     """Write labelled frames as one xz-compressed extended XYZ file for each system.
 
     Raises:
-        DataError: there is no labelled frame.
+        DataError: there is no labelled frame, or two systems would have the same file.
     """
     if not frames:
         raise DataError("no frame has been labelled yet")
     folder = Path(folder)
-    for system, members in by_group(frames).items():
+    groups = by_group(frames)
+    files = file_names(groups)
+    for system, members in groups.items():
         text = to_extxyz(members).encode()
-        write_atomic(folder / f"{slug(system)}.extxyz.xz", lzma.compress(text, preset=9))
+        write_atomic(folder / f"{files[system]}.extxyz.xz", lzma.compress(text, preset=9))
+    return folder
+
+
+def _gather_all(frames: list[Atoms], folder: Path) -> Path:
+    """Gather, and take away the files of systems that the protocol no longer has."""
+    gather(frames, folder)
+    for file in set(folder.glob("*.extxyz.xz")) - {
+        folder / f"{name}.extxyz.xz" for name in file_names(by_group(frames)).values()
+    }:
+        file.unlink()
     return folder
 
 

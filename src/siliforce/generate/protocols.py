@@ -9,14 +9,17 @@
       - {crystal: m-HfO2, recipe: melt-quench, count: 2}
       - {random: Hf4O8, density: 9.0, recipe: melt-quench, split: ood}
 
-Every start is expanded over its strains, temperatures and `count` seeds: one trajectory each.
+Every start is expanded over the frames of its file, strains, temperatures and `count` seeds: one
+trajectory each.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,12 +39,13 @@ from pydantic import (
     model_validator,
 )
 
-from siliforce.errors import ConfigError
+from siliforce.errors import ConfigError, DataError
 from siliforce.generate.alloys import alloyed
 from siliforce.generate.crystals import crystal
 from siliforce.generate.engines import Engine, explain, make_engine
 from siliforce.generate.engines.potential import NO_STRESS
-from siliforce.generate.frames import read_frames
+from siliforce.generate.frames import frame_key, read_frames
+from siliforce.generate.runner import file_names
 from siliforce.generate.sampling import Stage
 from siliforce.generate.structures import (
     bent_molecule,
@@ -109,7 +113,7 @@ class Start(BaseModel):
     Attributes:
         crystal: name in `crystals.CRYSTALS`, or an element or compound of `CUBIC`.
         random: formula placed at random at `density` [g/cm³].
-        file: frames of a file, one start each.
+        file: frames of a file, one start each; beside the protocol, if the path is not absolute.
         repeat: supercell.
         alloy: old element to counts of the new ones, e.g. `{Si: {Ge: 16}}`.
         quasirandom: put them as in a special quasirandom structure; see `alloys.alloyed`.
@@ -169,11 +173,20 @@ class Start(BaseModel):
             return self.label
         if self.molecule:
             return "".join(self.molecule.symbols)
-        return str(self.crystal or self.random or self.file)
+        return str(self.crystal or self.random or Path(str(self.file)).name)
 
-    def build(self, strain: float, rng: np.random.Generator) -> Atoms:
-        """The structure of one trajectory."""
-        atoms = self._base(rng)
+    @property
+    def n_bases(self) -> int:
+        """How many structures it starts from: the frames of its file, else one."""
+        return 1 if self.file is None else len(_frames_of(self.file))
+
+    def build(self, strain: float, rng: np.random.Generator, frame: int = 0) -> Atoms:
+        """The structure of one trajectory.
+
+        Args:
+            frame: of the file.
+        """
+        atoms = self._base(rng, frame)
         for old, counts in self.alloy.items():
             atoms = alloyed(atoms, old, counts, rng, self.quasirandom)
         atoms = strained(atoms, strain)
@@ -193,7 +206,14 @@ class Start(BaseModel):
             atoms = substituted(atoms, old, new, rng)
         return rattled(atoms, self.rattle, rng) if self.rattle else atoms
 
-    def _base(self, rng: np.random.Generator) -> Atoms:
+    def content(self, frame: int = 0) -> dict[str, Any]:
+        """Everything that changes the structure: the settings, and the file's frame itself."""
+        content = self.model_dump(mode="json")
+        if self.file is not None:
+            content["file"] = frame_key(_frames_of(self.file)[frame], {})
+        return content
+
+    def _base(self, rng: np.random.Generator, frame: int) -> Atoms:
         if self.crystal:
             return crystal(self.crystal, self.repeat)
         if self.random:
@@ -202,12 +222,30 @@ class Start(BaseModel):
             return bent_molecule(
                 self.molecule.symbols, self.molecule.bond, self.molecule.angle, rng
             )
-        return read_frames(str(self.file))[0].repeat(self.repeat)
+        return _frames_of(str(self.file))[frame].repeat(self.repeat)
+
+
+def _frames_of(path: str) -> list[Atoms]:
+    """Frames of a start's file, read again only if it changed."""
+    stamp = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
+    return _frames_at(path, stamp)
+
+
+@cache
+def _frames_at(path: str, stamp: int) -> list[Atoms]:
+    return read_frames(path)
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One start with one strain, temperature and seed, and its stages."""
+    """One start with one strain, temperature and seed, and its stages.
+
+    Attributes:
+        number: in the order of the protocol.
+        name: unlike that of any other trajectory of the protocol; it makes the random numbers, so
+            that a trajectory stays what it is when others come and go.
+        frame: of the start's file.
+    """
 
     number: int
     name: str
@@ -217,6 +255,7 @@ class Trajectory:
     temperature: float
     stages: tuple[Stage, ...]
     seed: int
+    frame: int = 0
 
     @property
     def n_frames(self) -> int:
@@ -232,7 +271,7 @@ class Trajectory:
 
     def build(self) -> Atoms:
         """Its starting structure."""
-        atoms = self.start.build(self.strain, self.rng(0))
+        atoms = self.start.build(self.strain, self.rng(0), self.frame)
         known = {k: v for k, v in atoms.info.items() if k in ("r1", "r2", "angle")}
         atoms.info = known | {
             "system": self.system,
@@ -245,7 +284,7 @@ class Trajectory:
 
     def rng(self, purpose: int) -> np.random.Generator:
         """Random numbers of this trajectory for one purpose."""
-        return np.random.default_rng([self.seed, self.number, purpose])
+        return np.random.default_rng([self.seed, purpose, *self.name.encode()])
 
 
 class Protocol(BaseModel):
@@ -292,6 +331,15 @@ class Protocol(BaseModel):
                 )
         return self
 
+    @model_validator(mode="after")
+    def one_file_each(self) -> Protocol:
+        """No two systems are written to the same file."""
+        try:
+            file_names(start.name for start in self.starts)
+        except DataError as error:
+            raise ValueError(str(error)) from error
+        return self
+
     def wanted(self, trajectory: Trajectory) -> int | None:
         """How many frames of a trajectory are labelled; None is all of them."""
         return trajectory.start.frames or self.frames_per_trajectory
@@ -305,33 +353,39 @@ class Protocol(BaseModel):
         return make_engine(self.sampler or self.engine)
 
     def trajectories(self) -> Iterator[Trajectory]:
-        """Every start expanded over strains, temperatures and seeds."""
+        """Every start expanded over the frames of its file, strains, temperatures and seeds."""
         number = 0
+        repeats: Counter[str] = Counter()  # goes on where several starts have the same name
         for start in self.starts:
             stages = tuple(self.recipes[start.recipe]) if start.recipe else ()
-            grid = itertools.product(start.strains, start.temperatures, range(start.count))
-            for strain, temperature, repeat in grid:
+            bases = range(start.n_bases)
+            grid = itertools.product(bases, start.strains, start.temperatures, range(start.count))
+            for frame, strain, temperature, _ in grid:
                 parts = [start.name]
+                if len(bases) > 1:
+                    parts.append(f"frame{frame}")
                 if len(start.strains) > 1 or strain:
                     parts.append(f"strain{strain:+g}")
                 if len(start.temperatures) > 1:
                     parts.append(f"{temperature:g}K")
-                parts.append(str(repeat))
+                case = " ".join(parts)
                 yield Trajectory(
                     number=number,
-                    name=" ".join(parts),
+                    name=f"{case} {repeats[case]}",
                     system=start.name,
                     start=start,
                     strain=strain,
                     temperature=temperature,
                     stages=stages,
                     seed=self.seed,
+                    frame=frame,
                 )
                 number += 1
+                repeats[case] += 1
 
 
 def load_protocol(path: str | Path) -> Protocol:
-    """Protocol from a YAML file; `engine` and `sampler` may name YAML files beside it.
+    """Protocol from a YAML file; `engine`, `sampler` and `file` may name files beside it.
 
     With `{base: FILE, settings: {...}}` they are those of the file but for some settings.
 
@@ -349,6 +403,9 @@ def load_protocol(path: str | Path) -> Protocol:
             changes = {key: value for key, value in told.items() if key != "base"}
             settings = base.get("settings", {}) | changes.get("settings", {})
             content[role] = base | changes | {"settings": settings}
+    for start in content.get("starts") or []:
+        if isinstance(start, dict) and isinstance(start.get("file"), str):
+            start["file"] = str(path.parent.resolve() / start["file"])
     try:
         return Protocol(**content)
     except ValidationError as error:

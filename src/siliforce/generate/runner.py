@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +30,7 @@ from siliforce.jobs import Job, JobFailed, JobFolder, Progress, work
 from siliforce.workers import Cluster, run_workers
 
 SUFFIX = ".extxyz"
+BATCH_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -46,30 +49,31 @@ class Run:
         self.folder = JobFolder(self.root, SUFFIX)
         self._loaded: dict[Path, tuple[int, list[Job]]] = {}
 
-    def add(self, name: str, frames: Iterable[Atoms], engine: Engine) -> int:
+    def add(self, name: str, frames: Iterable[Atoms], engine: Engine) -> list[str]:
         """Queue a batch; frames of one batch with the same content are queued once.
 
+        The batch's folder is the name and a hash of its frames and settings, so that the same
+        call finds it again and another one makes its own.
+
         Returns:
-            How many frames the batch holds.
+            The keys of its frames.
 
         Raises:
-            DataError: a batch of this name is already there with other content.
+            DataError: no frames.
         """
+        identity = engine.identity()
         unique: dict[str, Atoms] = {}
         for atoms in frames:
             frame = canonical(atoms)
-            key = frame_key(frame, engine.identity())
+            key = frame_key(frame, identity)
             frame.info["key"] = key
             unique.setdefault(key, frame)
         if not unique:
             raise DataError(f"batch '{name}' has no frames")
-        batch = self.root / "queue" / name
-        existing = batch / "frames.extxyz"
-        if existing.is_file() and {f.info["key"] for f in read_frames(existing)} != set(unique):
-            raise DataError(f"'{batch}' already holds other frames; choose another batch name")
+        batch = self.root / "queue" / f"{name}-{_digest(unique)}"
         write_atomic(batch / "engine.json", engine.model_dump_json(indent=1))
-        write_atomic(existing, to_extxyz(unique.values()))
-        return len(unique)
+        write_atomic(batch / "frames.extxyz", to_extxyz(unique.values()))
+        return list(unique)
 
     def accept(self, frames: Iterable[Atoms], engine: Engine) -> None:
         """Take the labels of queued frames that this engine computed while it moved their atoms.
@@ -78,7 +82,9 @@ class Run:
         """
         done = self.folder.done_keys()
         for atoms in frames:
-            key = frame_key(atoms, engine.identity())
+            frame = canonical(atoms)
+            version = str(frame.info.pop("version", "unknown"))
+            key = frame_key(frame, engine.identity())
             if atoms.calc is None or key in done:
                 continue
             results = atoms.calc.results
@@ -86,20 +92,24 @@ class Run:
                 results["energy"],
                 results["forces"],
                 results.get("stress"),
-                version=str(atoms.info.get("version", "unknown")),
+                version=version,
                 details={},
             )
             try:
-                gate(labels, atoms)
+                gate(labels, frame, engine.max_net_force)
             except JobFailed:
                 continue
-            facts = {"key": key, "level": engine.level(atoms)}
-            content = to_extxyz([labelled(atoms, labels, facts)])
+            facts = {"key": key, "level": engine.level(frame, version)}
+            content = to_extxyz([labelled(frame, labels, facts)])
             write_atomic(self.folder.done_path(key), content)
 
-    def jobs(self) -> list[Job]:
-        """Every queued frame; batches added while workers run are picked up."""
-        found = []
+    def jobs(self, keys: Iterable[str] | None = None) -> list[Job]:
+        """Every queued frame, each once; batches added while workers run are picked up.
+
+        Args:
+            keys: only these, in this order.
+        """
+        found: dict[str, Job] = {}
         queue = self.root / "queue"
         for batch in sorted(queue.iterdir()) if queue.is_dir() else []:
             path = batch / "frames.extxyz"
@@ -108,8 +118,9 @@ class Run:
             stamp = path.stat().st_mtime_ns
             if self._loaded.get(batch, (0, []))[0] != stamp:
                 self._loaded[batch] = (stamp, _load(batch))
-            found += self._loaded[batch][1]
-        return list({job.key: job for job in found}.values())
+            for job in self._loaded[batch][1]:
+                found.setdefault(job.key, job)
+        return list(found.values()) if keys is None else [found[key] for key in keys]
 
     def check(self) -> None:
         """Raise before anything runs if a program or pseudopotential is missing."""
@@ -121,18 +132,22 @@ class Run:
         for engine, elements in needed.values():
             engine.check(elements)
 
-    def progress(self, workers: int = 1) -> Progress:
-        """Counts and time left."""
-        return self.folder.progress(self.jobs(), workers)
+    def progress(self, workers: int = 1, keys: Iterable[str] | None = None) -> Progress:
+        """Counts and time left, of all frames or of some."""
+        return self.folder.progress(self.jobs(keys), workers)
 
-    def done(self) -> list[Atoms]:
-        """Labelled frames, in the order they were queued."""
-        keys = self.folder.done_keys()
+    def done(self, keys: Iterable[str] | None = None) -> list[Atoms]:
+        """Labelled frames, all or those of some keys, in the order they were queued."""
+        finished = self.folder.done_keys()
         return [
-            read(self.folder.done_path(j.key), format="extxyz")
-            for j in self.jobs()
-            if j.key in keys
+            read(self.folder.done_path(job.key), format="extxyz")
+            for job in self.jobs(keys)
+            if job.key in finished
         ]
+
+
+def _digest(keys: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:BATCH_DIGITS]
 
 
 def _load(batch: Path) -> list[Job]:
@@ -150,10 +165,11 @@ def label_frame(job: Job, scratch: Path, attempt: int) -> bytes:
     task: FrameTask = job.payload
     start = time.time()
     with unforeseen(f"engine '{task.engine.engine}'"):
-        labels = gate(task.engine.label(task.atoms, scratch, safer=attempt > 0), task.atoms)
+        labels = task.engine.label(task.atoms, scratch, safer=attempt > 0)
+    gate(labels, task.atoms, task.engine.max_net_force)
     facts = {
         "key": job.key,
-        "level": task.engine.level(task.atoms),
+        "level": task.engine.level(task.atoms, labels.version),
         "seconds": round(time.time() - start, 1),
     }
     return to_extxyz([labelled(task.atoms, labels, facts)]).encode()
@@ -198,8 +214,36 @@ def _work(root: Path, on_progress: Callable[[Progress], None] = lambda progress:
 
 
 def slug(text: str) -> str:
-    """Text made safe as a file name."""
+    """Text made safe as a file name; letters of other alphabets by name, α as alpha."""
+    text = "".join(map(_ascii, unicodedata.normalize("NFKD", text)))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-").lower()
+
+
+def _ascii(letter: str) -> str:
+    if letter.isascii() or not letter.isalpha():
+        return "" if unicodedata.combining(letter) else letter
+    return unicodedata.name(letter, letter).split()[-1]
+
+
+def file_names(systems: Iterable[str]) -> dict[str, str]:
+    """Name of the file of each system.
+
+    Raises:
+        DataError: a name has nothing that a file name can have, or two would have the same file.
+    """
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for system in dict.fromkeys(systems):
+        name = names[system] = slug(system)
+        if not name:
+            raise DataError(f"'{system}' makes no file name; give it a label with letters")
+        if name in owners:
+            raise DataError(
+                f"'{owners[name]}' and '{system}' would both be written to '{name}'; "
+                "give one another label"
+            )
+        owners[name] = system
+    return names
 
 
 def by_group(frames: Sequence[Atoms]) -> dict[str, list[Atoms]]:

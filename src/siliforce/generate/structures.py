@@ -18,6 +18,7 @@ from siliforce.errors import DataError
 
 AMU_PER_A3_IN_G_CM3 = 1.66053906660
 MAX_PLACEMENT_TRIES = 2000
+MAX_PACKINGS = 20
 
 
 def strained(atoms: Atoms, strain: float | np.ndarray) -> Atoms:
@@ -26,12 +27,6 @@ def strained(atoms: Atoms, strain: float | np.ndarray) -> Atoms:
     tensor = np.eye(3) * strain if isinstance(strain, int | float) else strain
     out.set_cell(atoms.cell.array @ (np.eye(3) + tensor), scale_atoms=True)
     return out
-
-
-def random_strain(size: float, rng: np.random.Generator) -> np.ndarray:
-    """Symmetric strain tensor (3, 3), every component within ±size."""
-    tensor = rng.uniform(-size, size, (3, 3))
-    return (tensor + tensor.T) / 2
 
 
 def rattled(atoms: Atoms, width: float, rng: np.random.Generator) -> Atoms:
@@ -144,18 +139,27 @@ def random_packing(
     """
     empty = Atoms(formula)
     edge = (empty.get_masses().sum() * AMU_PER_A3_IN_G_CM3 / density) ** (1 / 3)
+    for _ in range(MAX_PACKINGS):  # in a dense box some orders leave no room for the last atoms
+        if (packed := _packed(rng.permutation(empty.numbers), edge, closest, rng)) is not None:
+            return packed
+    raise DataError(
+        f"cannot place {formula} at {density} g/cm³ with distances of {closest} covalent "
+        "radii; lower the density or `closest`"
+    )
+
+
+def _packed(
+    numbers: np.ndarray, edge: float, closest: float, rng: np.random.Generator
+) -> Atoms | None:
     out = Atoms(cell=[edge] * 3, pbc=True)
-    for number in rng.permutation(empty.numbers):
+    for number in numbers:
         element = Atoms(numbers=[number])
         for _ in range(MAX_PLACEMENT_TRIES):
             place = rng.uniform(0, edge, 3)
             if not len(out) or _gap(out, place, element.get_chemical_symbols()[0]) >= closest:
                 break
         else:
-            raise DataError(
-                f"cannot place {formula} at {density} g/cm³ with distances of {closest} covalent "
-                "radii; lower the density or `closest`"
-            )
+            return None
         element.positions = [place]
         out += element
     return out

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from siliforce.errors import ConfigError
-from siliforce.generate.engines.base import Engine, Labels, gate
+from siliforce.generate.engines.base import Engine, Labels, gate, net_force
 from siliforce.generate.engines.cp2k import CP2K
 from siliforce.generate.engines.potential import PythonEngine
 from siliforce.generate.engines.qe import QuantumEspresso
@@ -63,4 +63,4 @@ def explain(error: ValidationError, *models: type[BaseModel]) -> str:
     return "; ".join(lines)
 
 
-__all__ = ["ENGINES", "Engine", "Labels", "explain", "gate", "make_engine"]
+__all__ = ["ENGINES", "Engine", "Labels", "explain", "gate", "make_engine", "net_force"]

@@ -55,6 +55,8 @@ class Engine(BaseModel, ABC):
     Attributes:
         convergence: measured error of forces from each approximation [eV/Å, RMS], by name.
         max_cpu_hours: limit for one frame, counted in CPU time, so that a pause costs nothing.
+        max_net_force: largest norm of the sum of forces [eV/Å] with which a frame is kept; None
+            does not look. It is zero but for the grid's error, so it shows how large that is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +64,7 @@ class Engine(BaseModel, ABC):
     engine: str
     stress: bool = True
     max_cpu_hours: float = Field(default=6.0, gt=0)
+    max_net_force: float | None = Field(default=None, gt=0)
     convergence: dict[str, float] = Field(default_factory=dict)
 
     @abstractmethod
@@ -73,8 +76,12 @@ class Engine(BaseModel, ABC):
         """
 
     @abstractmethod
-    def level(self, atoms: Atoms) -> str:
-        """One line naming everything that changes the numbers for this frame."""
+    def level(self, atoms: Atoms, version: str = "") -> str:
+        """One line naming everything that changes the numbers for this frame.
+
+        Args:
+            version: of the program, as `Labels` has it; left out where it is not known.
+        """
 
     @abstractmethod
     def label(self, atoms: Atoms, workdir: Path, safer: bool) -> Labels:
@@ -90,7 +97,13 @@ class Engine(BaseModel, ABC):
 
     def identity(self) -> dict[str, Any]:
         """The settings that change the numbers, for the content hash."""
-        return self.model_dump(mode="json", exclude={"max_cpu_hours", "convergence", "command"})
+        limits = {"max_cpu_hours", "max_net_force"}
+        return self.model_dump(mode="json", exclude=limits | {"convergence", "command"})
+
+
+def program(name: str, version: str) -> str:
+    """E.g. `QE-6.7`."""
+    return f"{name}-{version}" if version else name
 
 
 Spin = bool | Literal["odd"]
@@ -102,11 +115,21 @@ def polarised(spin: Spin, atoms: Atoms) -> bool:
     return int(atoms.numbers.sum()) % 2 == 1 if spin == "odd" else bool(spin)
 
 
-def gate(labels: Labels, atoms: Atoms, max_force: float = 100.0) -> Labels:
+def net_force(forces: np.ndarray) -> float:
+    """Norm of the sum of forces (n_atoms, 3) [eV/Å]."""
+    return float(np.linalg.norm(forces.sum(axis=0)))
+
+
+def gate(
+    labels: Labels, atoms: Atoms, max_net_force: float | None = None, max_force: float = 100.0
+) -> Labels:
     """Refuse labels that cannot be right.
 
+    Args:
+        max_net_force: see `Engine`.
+
     Raises:
-        JobFailed: a number is missing, not finite, or a force is absurd.
+        JobFailed: a number is missing, not finite, a force is absurd or the net force too large.
     """
     if labels.forces.shape != (len(atoms), 3):
         raise JobFailed(f"{labels.forces.shape[0]} forces for {len(atoms)} atoms")
@@ -118,6 +141,9 @@ def gate(labels: Labels, atoms: Atoms, max_force: float = 100.0) -> Labels:
     largest = float(np.linalg.norm(labels.forces, axis=1).max())
     if largest > max_force:
         raise JobFailed(f"largest force {largest:.0f} eV/Å is above {max_force:.0f} eV/Å")
+    net = net_force(labels.forces)
+    if max_net_force is not None and net > max_net_force:
+        raise JobFailed(f"net force {net:.4f} eV/Å is above {max_net_force:g} eV/Å")
     return labels
 
 

@@ -6,8 +6,6 @@ Settings follow CP2K's usual GTH + MOLOPT choice; every element of the table is 
 from __future__ import annotations
 
 import re
-import subprocess
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +20,7 @@ from siliforce.generate.engines.base import (
     Engine,
     Labels,
     find_program,
+    program,
     run_program,
     unforeseen,
 )
@@ -60,14 +59,15 @@ class CP2K(Engine):
         if unknown:
             raise ConfigError(f"no basis or potential given for {', '.join(unknown)}")
 
-    def level(self, atoms: Atoms) -> str:
-        """E.g. `CP2K-2023.1 PBE Gamma cut600Ry rel60Ry OT Hf:DZVP-...`."""
+    def level(self, atoms: Atoms, version: str = "") -> str:
+        """E.g. `CP2K-2023.1 PBE Gamma cut600Ry rel60Ry scf1e-07 OT nspin1 Hf:DZVP-...`."""
         kinds = sorted(set(atoms.get_chemical_symbols()))
         occupations = "OT" if self.smearing_k is None else f"fd{self.smearing_k:g}K"
         names = "+".join(f"{k}:{self.basis[k]}/{self.potential[k]}" for k in kinds)
         return (
-            f"CP2K-{version(self.command)} PBE Gamma cut{self.cutoff:g}Ry "
-            f"rel{self.rel_cutoff:g}Ry {occupations} nspin{2 if self.spin else 1} {names}"
+            f"{program('CP2K', version)} PBE Gamma cut{self.cutoff:g}Ry "
+            f"rel{self.rel_cutoff:g}Ry scf{self.eps_scf:g} {occupations} "
+            f"nspin{2 if self.spin else 1} {names}"
         )
 
     def label(self, atoms: Atoms, workdir: Path, safer: bool) -> Labels:
@@ -175,16 +175,6 @@ TEMPLATE = """&GLOBAL
   &END SUBSYS
 &END FORCE_EVAL
 """
-
-
-@cache
-def version(command: str) -> str:
-    """Version of CP2K, e.g. `2023.1`."""
-    text = subprocess.run(
-        [*command.split(), "--version"], capture_output=True, text=True, check=False
-    ).stdout
-    match = re.search(r"CP2K version (\S+)", text)
-    return match.group(1) if match else "unknown"
 
 
 def read_output(text: str, n_atoms: int) -> Labels:

@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ import numpy as np
 from ase import Atoms
 from pydantic import Field
 
+from siliforce.data.read import content_digest
 from siliforce.errors import ConfigError
 from siliforce.generate.engines.base import (
     HANGS,
@@ -30,10 +32,12 @@ from siliforce.generate.engines.base import (
     child_setup,
     outlast,
     polarised,
+    program,
     unforeseen,
     why_killed,
 )
 from siliforce.jobs import JobFailed
+from siliforce.potential import BEST
 
 SERVER = Path(__file__).with_name("server.py")
 PER_FRAME = {"gpaw", "pyscf"}  # expensive and leaky: a new process for each frame
@@ -86,19 +90,23 @@ class PythonEngine(Engine):
                 "measure it (stress times volume, against a higher cutoff) or leave all out"
             )
         try:
-            Server(self, self.settings, Path.cwd()).close()
+            with tempfile.TemporaryDirectory() as folder:  # some write where they start
+                where = Path(folder) if self.engine in PER_FRAME else Path.cwd()
+                Server(self, self.settings, where).close()
         except JobFailed as error:
             python = self.python or sys.executable
             raise ConfigError(
                 f"engine '{self.engine}' does not start with {python}: {error}\n{error.log}"
             ) from error
 
-    def level(self, atoms: Atoms) -> str:
-        """Name of the potential and its settings."""
+    def level(self, atoms: Atoms, version: str = "") -> str:
+        """E.g. `gpaw-22.8.0 PBE ecut=600 kpts={'density':1.7}`."""
         settings = " ".join(f"{k}={_short(v)}" for k, v in sorted(self.settings.items()))
         corrected = " Pulay stress taken off" if self.pulay_stress else ""
         spin = "" if self._moments(atoms) is None else " with spin"
-        return f"{self.engine} {settings}{spin}{corrected}".strip()
+        functional = " PBE" if self.engine == "gpaw" else ""  # others name theirs in the settings
+        name = program(self.engine, version)
+        return f"{name}{functional} {settings}{spin}{corrected}".strip()
 
     def _moments(self, atoms: Atoms) -> list[float] | None:
         """Initial magnetic moments, None without spin."""
@@ -107,10 +115,9 @@ class PythonEngine(Engine):
         return [self.start_moment] * len(atoms)
 
     def identity(self) -> dict[str, Any]:
-        """Without the interpreter, which does not change the numbers."""
-        return {
-            k: v for k, v in super().identity().items() if k not in ("python", "safer_settings")
-        }
+        """Without the interpreter, which does not change the numbers; a model by its content."""
+        kept = super().identity() | {"settings": _by_content(self.settings)}
+        return {k: v for k, v in kept.items() if k not in ("python", "safer_settings")}
 
     def label(self, atoms: Atoms, workdir: Path, safer: bool) -> Labels:
         """One frame; see `Engine.label`."""
@@ -234,7 +241,7 @@ def _server(engine: PythonEngine, settings: dict[str, Any], workdir: Path) -> Se
     """A running server for these settings, started when there is none."""
     if engine.engine in PER_FRAME:
         return Server(engine, settings, workdir)
-    content = [engine.engine, engine.python, settings, engine.max_cpu_hours]
+    content = [engine.engine, engine.python, _by_content(settings), engine.max_cpu_hours]
     name = json.dumps(content, sort_keys=True)
     if name not in _SERVERS:
         _SERVERS[name] = Server(engine, settings, Path.cwd())
@@ -245,6 +252,22 @@ def _server(engine: PythonEngine, settings: dict[str, Any], workdir: Path) -> Se
 def _forget(server: Server) -> None:
     for name in [name for name, known in _SERVERS.items() if known is server]:
         del _SERVERS[name]
+
+
+def _by_content(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the hash of the model in place of its path: another may come to lie there."""
+    path = Path(str(settings.get("model", "")))
+    if "model" in settings and path.is_dir():
+        path = path / BEST
+    if "model" not in settings or not path.is_file():
+        return settings
+    state = path.stat()
+    return settings | {"model": _digest(path.resolve(), state.st_mtime_ns, state.st_size)}
+
+
+@cache
+def _digest(path: Path, modified: int, size: int) -> str:
+    return content_digest(path)
 
 
 def _short(value: Any) -> str:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import subprocess
-import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +21,7 @@ from siliforce.generate.engines.base import (
     find_file,
     find_program,
     polarised,
+    program,
     run_program,
     unforeseen,
 )
@@ -72,6 +70,11 @@ class QuantumEspresso(Engine):
     beta: float = 0.7
     max_cycles: int = 100
 
+    def identity(self) -> dict[str, Any]:
+        """Without the folders: they differ between machines. The usual one stands for all, so
+        that keys stay what they were."""
+        return super().identity() | {"pseudo_dirs": [PSEUDO_DIR]}
+
     def check(self, elements: set[str]) -> None:
         """Program present, and a pseudopotential for every element."""
         find_program(self.command)
@@ -84,8 +87,8 @@ class QuantumEspresso(Engine):
         for element in sorted(elements):
             pseudopotential(self.pseudopotentials[element], self.pseudo_dirs)
 
-    def level(self, atoms: Atoms) -> str:
-        """E.g. `QE-6.7 PBE Gamma ecut24Ry fd0.002Ry nspin1 Si.pbe-rrkj.UPF`."""
+    def level(self, atoms: Atoms, version: str = "") -> str:
+        """E.g. `QE-6.7 PBE Gamma ecut24Ry rho96Ry scf1e-08Ry fd0.002Ry nspin1 Si.pbe-rrkj.UPF`."""
         mesh = self.mesh(atoms)
         kpoints = "Gamma" if mesh is None else "k" + "x".join(map(str, mesh))
         if mesh is not None and self.kshift:
@@ -95,7 +98,8 @@ class QuantumEspresso(Engine):
         smearing = f"{self.smearing}{self.degauss:g}Ry" if self.smearing else "fixed"
         files = "+".join(self.pseudopotentials[kind] for kind in kinds)
         return (
-            f"QE-{version(self.command)} PBE {kpoints} ecut{self.ecutwfc:g}Ry {smearing} "
+            f"{program('QE', version)} PBE {kpoints} ecut{self.ecutwfc:g}Ry "
+            f"rho{self.density_cutoff(atoms):g}Ry scf{self.conv_thr:g}Ry {smearing} "
             f"nspin{2 if polarised(self.spin, atoms) else 1} {files}"
         )
 
@@ -106,6 +110,11 @@ class QuantumEspresso(Engine):
         lengths = np.linalg.norm(atoms.cell.reciprocal(), axis=1)
         n = [max(1, int(np.ceil(length / self.kspacing - 1e-9))) for length in lengths]
         return None if n == [1, 1, 1] else (n[0], n[1], n[2])
+
+    def density_cutoff(self, atoms: Atoms) -> float:
+        """The largest that an element of this cell asks for [Ry]."""
+        asked = [self.ecutrho_with.get(element, 0.0) for element in set(atoms.symbols)]
+        return max([self.ecutrho, *asked])
 
     def label(self, atoms: Atoms, workdir: Path, safer: bool) -> Labels:
         """One SCF; see `Engine.label`."""
@@ -163,9 +172,8 @@ class QuantumEspresso(Engine):
 
     def system_section(self, atoms: Atoms) -> dict[str, Any]:
         """The &SYSTEM namelist."""
-        elements = set(atoms.get_chemical_symbols())
-        rho = max([self.ecutrho, *(v for k, v in self.ecutrho_with.items() if k in elements)])
-        section: dict[str, Any] = {"ecutwfc": self.ecutwfc, "ecutrho": rho, "nosym": True}
+        section: dict[str, Any] = {"ecutwfc": self.ecutwfc, "nosym": True}
+        section["ecutrho"] = self.density_cutoff(atoms)
         if self.smearing:
             section |= {
                 "occupations": "smearing",
@@ -180,21 +188,6 @@ class QuantumEspresso(Engine):
 def plain(atoms: Atoms) -> Atoms:
     """Species, positions and cell only: no labels, tags or constraints."""
     return Atoms(atoms.get_chemical_symbols(), atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-
-
-@cache
-def version(command: str) -> str:
-    """Version of pw.x, e.g. `6.7`."""
-    with tempfile.TemporaryDirectory() as folder:  # pw.x leaves files where it starts
-        text = subprocess.run(
-            [*command.split(), "--version"],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            cwd=folder,
-            check=False,
-        ).stdout
-    return read_version(text)
 
 
 def read_version(text: str) -> str:

@@ -20,6 +20,7 @@ from siliforce.generate.engines.base import (
     Engine,
     Labels,
     find_program,
+    program,
     run_program,
 )
 from siliforce.jobs import JobFailed
@@ -70,14 +71,15 @@ class VASP(Engine):
         """Without the folder of the POTCARs."""
         return {k: v for k, v in super().identity().items() if k != "potcar_path"}
 
-    def level(self, atoms: Atoms) -> str:
-        """E.g. `VASP PBE 520 eV k1x1x1 gauss0.05eV nspin1 Hf_pv+O`."""
+    def level(self, atoms: Atoms, version: str = "") -> str:
+        """E.g. `VASP-6.3.0 PBE 520 eV ediff1e-06 k1x1x1 gauss0.05eV nspin1 Hf_pv+O ivdw=12`."""
         kinds = sorted(set(atoms.get_chemical_symbols()))
         names = "+".join(kind + self.setups.get(kind, "") for kind in kinds)
         mesh = "x".join(map(str, self.kpts))
+        further = "".join(f" {key}={value}" for key, value in sorted(self.incar.items()))
         return (
-            f"VASP PBE {self.encut:g} eV k{mesh} gauss{self.sigma:g}eV "
-            f"nspin{2 if self.spin else 1} {names}"
+            f"{program('VASP', version)} PBE {self.encut:g} eV ediff{self.ediff:g} k{mesh} "
+            f"gauss{self.sigma:g}eV nspin{2 if self.spin else 1} {names}{further}"
         )
 
     def calculator(self, workdir: Path, safer: bool) -> Vasp:
