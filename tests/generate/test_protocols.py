@@ -77,7 +77,8 @@ def test_samd23_protocol_runs_at_toy_length(name: str, lj: dict[str, Any], tmp_p
     expected = plan(protocol)
     folder = run(protocol, tmp_path)
     frames = [a for path in folder.iterdir() for a in read(path, index=":")]
-    assert len(frames) == expected.frames
+    relaxed = sum(stage.name == "relax" for t in protocol.trajectories() for stage in t.stages)
+    assert expected.frames - relaxed <= len(frames) <= expected.frames  # relaxing may end at once
     assert all(np.isfinite(a.get_forces()).all() for a in frames)
     seen = {(a.info["system"], a.info["stage"]) for a in frames}
     assert seen == {
@@ -127,7 +128,7 @@ def test_a_trajectory_resumed_is_the_trajectory(tmp_path: Path, monkeypatch) -> 
     whole = read(sample(start, stages, engine, tmp_path / "whole", seed=3), index=":")
     monkeypatch.setattr("siliforce.generate.sampling.CHECKPOINT_SECONDS", 0.0)
 
-    class Breaks(Exception):
+    class Breaks(KeyboardInterrupt):
         pass
 
     calls = 0
