@@ -98,11 +98,11 @@ class Start:
         temperature: K.
         ood: whether it lies outside the distribution of the training data.
         rdf, adf: of the AIMD trajectory; None if there are none.
-        pressure, vdos: the same, where it has stresses, and where velocities or a time step are
-            known: vibrational density of states, THz and 1/THz.
         noise: what a perfect potential would score by sampling noise alone, by metric
             (`rdf_mae` ...); empty where only the curves are known.
         images: how the curves were made.
+        pressure, vdos: of the trajectory, where it has stresses, and where velocities or a time
+            step are known: vibrational density of states, THz and 1/THz.
     """
 
     name: str
@@ -111,10 +111,10 @@ class Start:
     ood: bool = False
     rdf: Curves | None = None
     adf: Curves | None = None
-    pressure: Pressure | None = None
-    vdos: Curves | None = None
     noise: dict[str, float] = field(default_factory=dict)
     images: Images = "lattice"
+    pressure: Pressure | None = None
+    vdos: Curves | None = None
 
     @property
     def split(self) -> str:
