@@ -292,6 +292,7 @@ def test_gate_refuses_what_cannot_be_right() -> None:
         base.gate(labels(1.0, np.zeros((1, 3))), atoms)
 
 
+@pytest.mark.full
 def test_the_cpu_limit_is_for_one_frame_not_for_the_life_of_a_server(tmp_path: Path) -> None:
     engine = make_engine({"engine": "emt", "max_cpu_hours": 4 / 3600})
     server = potential.Server(engine, {}, tmp_path)

@@ -178,7 +178,13 @@ def test_a_failed_step_is_tried_again_where_it_failed(
     assert len(log) == 1  # the step, not the trajectory, was done twice
 
 
-@pytest.mark.parametrize("sampler", [None, {"engine": "stillinger-weber"}], ids=["aimd", "sampler"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(None, id="aimd", marks=pytest.mark.full),
+        pytest.param({"engine": "stillinger-weber"}, id="sampler"),
+    ],
+)
 def test_frames_before_a_failure_are_kept_and_labelled(
     sampler: dict[str, Any] | None, lj: dict[str, Any], tmp_path: Path, monkeypatch
 ) -> None:
@@ -222,7 +228,7 @@ def test_ab_initio_md_is_thinned_replaced_gated_and_stored_like_everything(tmp_p
     assert len(computed) == 1  # the static one: the dynamics had labelled the others
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_a_long_trajectory_says_how_far_it_is(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

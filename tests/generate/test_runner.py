@@ -281,6 +281,7 @@ def test_batches_hold_what_was_queued_each_frame_once(tmp_path: Path, fake_pw: P
     assert len(queue.jobs()) == 4
 
 
+@pytest.mark.full
 def test_label_writes_and_counts_its_own_frames_only(tmp_path: Path, lj: dict) -> None:
     """The same run folder, another file and another engine; then the same file changed."""
     run, out = tmp_path / "run", tmp_path / "out.extxyz"

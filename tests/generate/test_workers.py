@@ -42,7 +42,13 @@ def work_in(root: Path, deadly: bool = False, on_progress: object = None) -> Pro
     return work(JobFolder(root), jobs, partial(perform, root, deadly))
 
 
-@pytest.mark.parametrize("cluster", [None, CLUSTER], ids=["processes", "parsl"])
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        pytest.param(None, id="processes"),
+        pytest.param(CLUSTER, id="parsl", marks=pytest.mark.full),
+    ],
+)
 def test_a_killed_worker_costs_nothing_that_was_finished(
     cluster: Cluster | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +73,7 @@ def test_a_killed_worker_costs_nothing_that_was_finished(
     assert str(os.getpid()) not in pids
 
 
+@pytest.mark.full
 def test_workers_that_always_die_are_given_up_after_all_other_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,7 @@ def killed_one() -> Campaign:
     )
 
 
+@pytest.mark.full
 def test_a_kill_in_the_middle_of_a_training_costs_nothing(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], env=environment)

@@ -152,7 +152,7 @@ def test_other_parameters_of_a_calculator_are_other_runs(
     """Also of one that states none: its folder is never taken up again."""
     home = reference.starts[0].atoms.positions
     sources = [
-        *(MorsePotential(epsilon=e, r0=2.55, rcut1=5, rcut2=6) for e in (0.3, 0.6)),
+        *(EMT(asap_cutoff=short) for short in (False, True)),
         *(Spring(home, stiffness) for stiffness in (5.0, 9.0)),
     ]
     found = []
