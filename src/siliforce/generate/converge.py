@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from ase.io import read
 
 from siliforce.errors import ConfigError, DataError
 from siliforce.generate.engines import Engine, make_engine
-from siliforce.generate.frames import KEY_LENGTH, frame_key
+from siliforce.generate.frames import frame_key
 from siliforce.generate.runner import Run
 from siliforce.generate.runner import run as run_queue
 from siliforce.jobs import Progress
@@ -126,9 +125,8 @@ def _label_all(
     with tempfile.TemporaryDirectory() as temporary:
         run = Run(folder or temporary)
         keys = [[frame_key(atoms, engine.identity()) for atoms in frames] for engine in engines]
-        for engine, own in zip(engines, keys, strict=True):
-            batch = hashlib.sha256("".join(own).encode()).hexdigest()[:KEY_LENGTH]
-            run.add(f"converge-{batch}", frames, engine)
+        for engine in engines:
+            run.add("converge", frames, engine)
         run_queue(run.root, workers, on_progress)
         for key in itertools.chain(*keys):
             if key not in run.folder.done_keys():

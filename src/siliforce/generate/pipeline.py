@@ -159,10 +159,10 @@ def gather(frames: list[Atoms], folder: str | Path) -> Path:
 def _gather_all(frames: list[Atoms], folder: Path) -> Path:
     """Gather, and take away the files of systems that the protocol no longer has."""
     gather(frames, folder)
-    for file in set(folder.glob("*.extxyz.xz")) - {
-        folder / f"{name}.extxyz.xz" for name in file_names(by_group(frames)).values()
-    }:
-        file.unlink()
+    ours = {f"{name}.extxyz.xz" for name in file_names(by_group(frames)).values()}
+    for file in folder.glob("*.extxyz.xz"):
+        if file.name not in ours:
+            file.unlink()
     return folder
 
 

@@ -2,8 +2,8 @@
 
 The control has the same frames held out, the same budget, and a learning rate chosen for it: that
 of the preset and others are tried until the one of lowest validation loss lies between two that are
-worse. Both are judged
-on target frames that neither has seen; what the adapted one forgot, on frames of the source.
+worse. Both are judged on target frames that neither has seen; what the adapted one forgot, on
+frames of the source.
 """
 
 from __future__ import annotations
